@@ -1,0 +1,280 @@
+//! The authority that a call runs with.
+//!
+//! Only the gate makes scopes; a store function reaches the database only through a `Tx`, and a `Tx` only begins with a scope.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use api::{Request as _, policy::Method};
+use tonic::{Request, Status};
+use uuid::Uuid;
+
+use crate::{
+    error::{Error, Reason, Result},
+    ids::{OrgId, Principal, UserId},
+};
+
+/// One call, from its arrival on.
+#[derive(Debug)]
+pub struct Call {
+    /// The RPC and its policy.
+    pub method: &'static Method,
+    /// The `x-request-id`, the caller's or ours.
+    pub request_id: String,
+    /// W3C `traceparent`, the caller's or ours.
+    pub traceparent: String,
+    /// Address of the other end.
+    pub caller_address: String,
+    /// When it must be over.
+    pub deadline: Instant,
+    repeat: OnceLock<Repeat>,
+}
+
+/// What makes a call the repeat of another.
+#[derive(Clone, Debug)]
+pub struct Repeat {
+    /// The message's `request_id`.
+    pub request_id: Uuid,
+    /// The encoded message.
+    pub arguments: Vec<u8>,
+}
+
+impl Call {
+    /// A call that has just arrived.
+    pub fn new(method: &'static Method, request_id: String, traceparent: String, caller_address: String, deadline: Instant) -> Self {
+        Call { method, request_id, traceparent, caller_address, deadline, repeat: OnceLock::new() }
+    }
+
+    /// What is left of its time; zero when it is over.
+    pub fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// The message's `request_id` and arguments, once [`admitted`] has seen them and if there is one.
+    pub fn repeat(&self) -> Option<&Repeat> {
+        self.repeat.get()
+    }
+}
+
+/// What the gate found out about the caller.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    /// See [`PublicScope`].
+    Public(PublicScope),
+    /// See [`UserScope`].
+    User(UserScope),
+    /// See [`OrgScope`].
+    Org(OrgScope),
+    /// See [`PeerScope`].
+    Peer(PeerScope),
+}
+
+/// Nobody known: sign-up, login, exchange.
+#[derive(Clone, Debug)]
+pub struct PublicScope {
+    pub(crate) call: Arc<Call>,
+}
+
+/// A signed-in user; the organization plays no part.
+#[derive(Clone, Debug)]
+pub struct UserScope {
+    pub(crate) call: Arc<Call>,
+    pub(crate) user: UserId,
+    pub(crate) org: Option<OrgId>,
+    pub(crate) session: Uuid,
+}
+
+/// A user or an API key with the permission that the RPC asks for, within the token's organization.
+#[derive(Clone, Debug)]
+pub struct OrgScope {
+    pub(crate) call: Arc<Call>,
+    pub(crate) org: OrgId,
+    pub(crate) principal: Principal,
+    pub(crate) permissions: Arc<super::permission::PermissionSet>,
+}
+
+/// A service of the suite.
+#[derive(Clone, Debug)]
+pub struct PeerScope {
+    pub(crate) call: Arc<Call>,
+    pub(crate) slice: &'static str,
+}
+
+impl UserScope {
+    /// The user.
+    pub fn user(&self) -> UserId {
+        self.user
+    }
+    /// The organization that the token names, if any.
+    pub fn org(&self) -> Option<OrgId> {
+        self.org
+    }
+    /// The token's session.
+    pub fn session(&self) -> Uuid {
+        self.session
+    }
+}
+
+impl OrgScope {
+    /// The organization.
+    pub fn org(&self) -> OrgId {
+        self.org
+    }
+    /// Who calls.
+    pub fn principal(&self) -> Principal {
+        self.principal
+    }
+    /// What the caller may do in the organization.
+    pub fn permissions(&self) -> &super::permission::PermissionSet {
+        &self.permissions
+    }
+}
+
+impl PeerScope {
+    /// The calling slice.
+    pub fn slice(&self) -> &'static str {
+        self.slice
+    }
+}
+
+/// Whose rows a transaction sees and in whose name it writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tenancy {
+    /// `app.org`.
+    pub org: OrgId,
+    /// The actor; a user is also `app.user`.
+    pub principal: Principal,
+}
+
+/// A scope that a transaction can begin with. Sealed: only the gate's scopes and the workers' are.
+pub trait Begins: sealed::Sealed + Sync {
+    /// Whose rows it sees. Scopes without an organization begin in the platform's.
+    fn tenancy(&self) -> Tenancy;
+    /// The call, unless it is a worker's.
+    fn call(&self) -> Option<&Arc<Call>>;
+    /// Whether the transaction may enter an organization that the scope does not name.
+    fn may_enter(&self) -> bool;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl sealed::Sealed for PublicScope {}
+impl Begins for PublicScope {
+    fn tenancy(&self) -> Tenancy {
+        Tenancy { org: OrgId::PLATFORM, principal: Principal::Anonymous }
+    }
+    fn call(&self) -> Option<&Arc<Call>> {
+        Some(&self.call)
+    }
+    fn may_enter(&self) -> bool {
+        true
+    }
+}
+
+impl sealed::Sealed for UserScope {}
+impl Begins for UserScope {
+    fn tenancy(&self) -> Tenancy {
+        Tenancy { org: OrgId::PLATFORM, principal: Principal::User(self.user) }
+    }
+    fn call(&self) -> Option<&Arc<Call>> {
+        Some(&self.call)
+    }
+    fn may_enter(&self) -> bool {
+        true
+    }
+}
+
+impl sealed::Sealed for OrgScope {}
+impl Begins for OrgScope {
+    fn tenancy(&self) -> Tenancy {
+        Tenancy { org: self.org, principal: self.principal }
+    }
+    fn call(&self) -> Option<&Arc<Call>> {
+        Some(&self.call)
+    }
+    fn may_enter(&self) -> bool {
+        false
+    }
+}
+
+impl sealed::Sealed for PeerScope {}
+impl Begins for PeerScope {
+    fn tenancy(&self) -> Tenancy {
+        Tenancy { org: OrgId::PLATFORM, principal: Principal::Service(self.slice) }
+    }
+    fn call(&self) -> Option<&Arc<Call>> {
+        Some(&self.call)
+    }
+    fn may_enter(&self) -> bool {
+        true
+    }
+}
+
+/// What runs between calls: relay, consumers, schedulers. Made for a service's own slice by `kit::server`.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerScope {
+    pub(crate) slice: &'static str,
+}
+
+impl sealed::Sealed for WorkerScope {}
+impl Begins for WorkerScope {
+    fn tenancy(&self) -> Tenancy {
+        Tenancy { org: OrgId::PLATFORM, principal: Principal::Service(self.slice) }
+    }
+    fn call(&self) -> Option<&Arc<Call>> {
+        None
+    }
+    fn may_enter(&self) -> bool {
+        true
+    }
+}
+
+/// A scope that the gate can have found.
+pub trait Admitted: Sized {
+    /// This scope, if it is the one.
+    fn from_scope(scope: &Scope) -> Option<Self>;
+    /// The call.
+    fn call(&self) -> &Arc<Call>;
+}
+
+macro_rules! admitted_as {
+    ($scope:ident, $variant:ident) => {
+        impl Admitted for $scope {
+            fn from_scope(scope: &Scope) -> Option<Self> {
+                if let Scope::$variant(scope) = scope { Some(scope.clone()) } else { None }
+            }
+            fn call(&self) -> &Arc<Call> {
+                &self.call
+            }
+        }
+    };
+}
+admitted_as!(PublicScope, Public);
+admitted_as!(UserScope, User);
+admitted_as!(OrgScope, Org);
+admitted_as!(PeerScope, Peer);
+
+/// The scope that the gate admitted the call to, and the message.
+///
+/// # Errors
+/// INVALID_REQUEST if the message's `request_id` is not a UUID.
+#[allow(clippy::result_large_err)]
+pub fn admitted<S: Admitted, M: api::Request>(request: Request<M>) -> Result<(S, M), Status> {
+    let (_, extensions, message) = request.into_parts();
+    let scope = extensions
+        .get::<Scope>()
+        .and_then(S::from_scope)
+        .ok_or_else(|| Error::internal("the handler asks for another scope than the RPC's policy gives"))?;
+    if let Some(text) = message.request_id().filter(|text| !text.is_empty()) {
+        let request_id = crate::ids::parse(text).map_err(|_| Error::violation("request_id", "must be a UUID in lower case with hyphens"))?;
+        let repeat = Repeat { request_id, arguments: message.encode_to_vec() };
+        if scope.call().repeat.set(repeat).is_err() {
+            return Err(Error::new(Reason::Internal, "internal error").into());
+        }
+    }
+    Ok((scope, message))
+}

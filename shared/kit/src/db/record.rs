@@ -1,0 +1,89 @@
+//! The events that follow from a call: its audit row, what peers are told, and refusals.
+
+use api::events::v1::{Actor, ActorKind, Event, Outcome, Resource, event::Payload};
+use uuid::Uuid;
+
+use super::Db;
+use crate::{
+    auth::scope::{Begins, Call, Tenancy},
+    error::{Error, Result},
+    ids::{OrgId, Principal},
+};
+
+/// A call that was refused or failed, for the audit trail.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The organization whose trail it belongs to; the platform's for unknown names.
+    pub org: OrgId,
+    /// Who tried, as far as is known.
+    pub actor: Principal,
+    /// `Failure` for a handler's, `Denied` for the gate's.
+    pub outcome: Outcome,
+    /// What it was about: type and id.
+    pub about: Option<(&'static str, String)>,
+}
+
+impl Db {
+    /// Writes a refused or failed call to the audit trail, in a transaction of its own.
+    pub async fn refuse(&self, scope: &impl Begins, refusal: Refusal, error: &Error) -> Result<()> {
+        let Some(call) = scope.call().cloned() else {
+            return Err(Error::internal("only calls are refused"));
+        };
+        let mut tx = self.begin(scope).await?;
+        let tenancy = Tenancy { org: refusal.org, principal: refusal.actor };
+        let mut event = audited(&call, tenancy, refusal.about);
+        event.set_outcome(refusal.outcome);
+        event.reason = error.reason_name().to_owned();
+        tx.write_events(vec![(refusal.org, event)]).await?;
+        tx.end().await
+    }
+}
+
+impl super::Tx {
+    /// Commits what is written, and nothing that would follow from the call.
+    async fn end(mut self) -> Result<()> {
+        self.forget_call();
+        self.commit().await
+    }
+}
+
+/// The audit event of a call that was done.
+pub(super) fn audited(call: &Call, tenancy: Tenancy, about: Option<(&'static str, String)>) -> Event {
+    Event {
+        resource: about.map(|(kind, id)| Resource { r#type: kind.to_owned(), id }),
+        outcome: Outcome::Success.into(),
+        audited: true,
+        ..event(Some(call), tenancy.org, tenancy.principal, call.method.action.to_owned())
+    }
+}
+
+/// An event that peers are told beyond the audit trail.
+pub(super) fn told(call: Option<&Call>, org: OrgId, principal: Principal, slice: &str, payload: Payload) -> Event {
+    let action = call.map_or_else(|| slice.to_owned(), |call| call.method.action.to_owned());
+    Event { payload: Some(payload), outcome: Outcome::Success.into(), ..event(call, org, principal, action) }
+}
+
+fn event(call: Option<&Call>, org: OrgId, principal: Principal, action: String) -> Event {
+    Event {
+        event_id: Uuid::now_v7().to_string(),
+        organization_id: org.to_string(),
+        occurred_at: Some(std::time::SystemTime::now().into()),
+        actor: Some(actor(principal)),
+        action,
+        request_id: call.map(|call| call.request_id.clone()).unwrap_or_default(),
+        idempotency_key: call.and_then(Call::repeat).map(|repeat| repeat.request_id.to_string()).unwrap_or_default(),
+        traceparent: call.map(|call| call.traceparent.clone()).unwrap_or_default(),
+        caller_address: call.map(|call| call.caller_address.clone()).unwrap_or_default(),
+        ..Event::default()
+    }
+}
+
+fn actor(principal: Principal) -> Actor {
+    let (kind, id) = match principal {
+        Principal::User(id) => (ActorKind::User, id.to_string()),
+        Principal::ApiKey(id) => (ActorKind::ApiKey, id.to_string()),
+        Principal::Service(slice) => (ActorKind::Service, slice.to_owned()),
+        Principal::Anonymous => (ActorKind::Anonymous, String::new()),
+    };
+    Actor { kind: kind.into(), id }
+}

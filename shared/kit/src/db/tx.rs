@@ -1,0 +1,363 @@
+//! The transaction guard.
+//!
+//! `BEGIN` and the tenant's settings travel as one simple query, joined with the first statement.
+//! COMMIT is never joined with a statement: one that is not yet prepared would run after it and see no rows.
+
+use std::sync::Arc;
+
+use api::events::v1::{Event, event::Payload};
+use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, QueryResult};
+use diesel::query_builder::{AsQuery, QueryFragment, QueryId};
+use diesel_async::{AsyncConnectionCore, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use futures_util::{FutureExt, future::BoxFuture, stream::BoxStream};
+use prost::Message;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::{Manager, record, schema::{outbox, requests}};
+use crate::{
+    auth::scope::{Begins, Call, Repeat, Tenancy},
+    crypto::KeyRing,
+    error::{Error, Reason, Result},
+    failpoint,
+    ids::{OrgId, Principal},
+};
+
+/// What the audit event is about: the type and id of a resource.
+pub trait About {
+    /// Singular snake case, for example `design`.
+    const TYPE: &'static str;
+    /// Its id.
+    fn id(&self) -> String;
+}
+
+/// One transaction of one scope.
+///
+/// Store functions take `&mut Tx` and run diesel queries on it.
+/// Between the first statement and the end of the transaction the connection counts as open;
+/// an open connection that is dropped (a cancelled or panicked call) is closed by the pool.
+pub struct Tx {
+    connection: bb8::PooledConnection<'static, Manager>,
+    /// `BEGIN` and its settings, until the first statement takes them along.
+    begin: Option<String>,
+    origin: Tenancy,
+    tenancy: Tenancy,
+    may_enter: bool,
+    call: Option<Arc<Call>>,
+    slice: &'static str,
+    ring: Arc<KeyRing>,
+    about: Option<(&'static str, String)>,
+    told: Vec<(OrgId, Payload)>,
+    cause: Option<(String, u32)>,
+    claimed: bool,
+    committed: Arc<Notify>,
+}
+
+/// What became of a request id.
+pub(super) enum Claim {
+    /// The first call with it, or a call without one.
+    Fresh,
+    /// It was answered before: the encoded answer.
+    Repeated(Vec<u8>),
+}
+
+impl Tx {
+    pub(super) fn new(
+        mut connection: bb8::PooledConnection<'static, Manager>,
+        scope: &impl Begins,
+        slice: &'static str,
+        ring: Arc<KeyRing>,
+        committed: Arc<Notify>,
+    ) -> Self {
+        let tenancy = scope.tenancy();
+        let call = scope.call().cloned();
+        let timeout = call.as_ref().map_or(30_000, |call| call.remaining().as_millis().clamp(1, 60_000));
+        let begin = format!("begin; {}, set_config('statement_timeout', '{timeout}', true)", settings(tenancy));
+        connection.open = true;
+        Tx {
+            connection,
+            begin: Some(begin),
+            origin: tenancy,
+            tenancy,
+            may_enter: scope.may_enter(),
+            call,
+            slice,
+            ring,
+            about: None,
+            told: Vec::new(),
+            cause: None,
+            claimed: false,
+            committed,
+        }
+    }
+
+    /// The organization whose rows the transaction sees.
+    pub fn org(&self) -> OrgId {
+        self.tenancy.org
+    }
+
+    /// In whose name it writes.
+    pub fn principal(&self) -> Principal {
+        self.tenancy.principal
+    }
+
+    /// Names what the audit event is about; the last word counts.
+    pub fn about<T: About>(&mut self, resource: &T) {
+        self.about = Some((T::TYPE, resource.id()));
+    }
+
+    /// Tells peers of a change in the transaction's organization.
+    pub fn tell(&mut self, payload: Payload) {
+        self.told.push((self.tenancy.org, payload));
+    }
+
+    /// Tells peers of a change that concerns another organization: user changes go to each organization of the user.
+    pub fn tell_in(&mut self, org: OrgId, payload: Payload) {
+        self.told.push((org, payload));
+    }
+
+    /// Names the event that what is told here follows from, and how long the chain behind it is.
+    pub fn caused_by(&mut self, event: &Event) {
+        self.cause = Some((event.event_id.clone(), event.chain_depth));
+    }
+
+    /// Goes on in an organization that the scope does not name, in the name of a principal proven there.
+    ///
+    /// For identity (sign-up, login, switching, invitations), for peers' calls that name an organization,
+    /// and for consumers, before each organization's rows.
+    ///
+    /// # Errors
+    /// INTERNAL for a scope that is bound to its organization.
+    pub async fn enter(&mut self, org: OrgId, principal: Principal) -> Result<()> {
+        if !self.may_enter {
+            return Err(Error::internal("a transaction of an organization cannot enter another"));
+        }
+        self.tenancy = Tenancy { org, principal };
+        self.apply_settings(self.tenancy).await
+    }
+
+    /// A savepoint around `body`: on an error everything since is undone and the transaction goes on.
+    pub async fn savepoint<R>(&mut self, body: impl AsyncFnOnce(&mut Tx) -> Result<R>) -> Result<Result<R>> {
+        self.batch_execute("savepoint attempt").await?;
+        let told = self.told.len();
+        match body(self).await {
+            Ok(answer) => {
+                self.batch_execute("release savepoint attempt").await?;
+                Ok(Ok(answer))
+            }
+            Err(error) => {
+                self.told.truncate(told);
+                self.batch_execute("rollback to savepoint attempt; release savepoint attempt").await?;
+                Ok(Err(error))
+            }
+        }
+    }
+
+    /// Claims the call's request id; a twin at the same moment waits here for the first one's end.
+    pub(super) async fn claim(&mut self) -> Result<Claim> {
+        let Some((call, repeat)) = self.repeat() else { return Ok(Claim::Fresh) };
+        let key = (self.origin.org.0, self.origin.principal.to_string(), call.method.action);
+        let hash = self.ring.keyed_hash("board3 request arguments", &repeat.arguments);
+        let claimed = diesel::insert_into(requests::table)
+            .values((
+                requests::org_id.eq(key.0),
+                requests::principal.eq(&key.1),
+                requests::method.eq(key.2),
+                requests::request_id.eq(repeat.request_id),
+                requests::arguments_hash.eq(hash.as_slice()),
+            ))
+            .on_conflict((requests::org_id, requests::principal, requests::method, requests::request_id))
+            .do_nothing()
+            .execute(self)
+            .await?;
+        if claimed == 1 {
+            self.claimed = true;
+            return Ok(Claim::Fresh);
+        }
+        type Row = (Vec<u8>, Option<Vec<u8>>, Option<String>);
+        let row: Option<Row> = requests::table
+            .find((key.0, &key.1, key.2, repeat.request_id))
+            .select((requests::arguments_hash, requests::response, requests::resource_id))
+            .first(self)
+            .await
+            .optional()?;
+        let Some((known, response, resource_id)) = row else {
+            return Err(Error::new(Reason::Conflict, "the first call with this request id has just ended; try again"));
+        };
+        if !self.ring.matches("board3 request arguments", &repeat.arguments, &known) {
+            return Err(Error::new(Reason::RequestIdReused, "this request id was used before with other arguments"));
+        }
+        match response {
+            Some(sealed) => {
+                let aad = self.seal_context(&call, &repeat);
+                let answer = self.ring.open(&sealed, &aad).map_err(|error| Error::internal(format!("a kept answer cannot be opened: {error:?}")))?;
+                Ok(Claim::Repeated(answer.to_vec()))
+            }
+            None => Err(Error::new(Reason::SecretAlreadyShown, "this request succeeded before, and its answer is shown once")
+                .with("resource_id", resource_id.unwrap_or_default())),
+        }
+    }
+
+    /// Keeps the answer for repeats, sealed; of an answer with a secret, only what it is about.
+    pub(super) async fn keep(&mut self, answer: &impl Message) -> Result<()> {
+        if !self.claimed {
+            return Ok(());
+        }
+        let Some((call, repeat)) = self.repeat() else { return Ok(()) };
+        let response = if call.method.answers_secret {
+            None
+        } else {
+            let aad = self.seal_context(&call, &repeat);
+            Some(self.ring.seal(&answer.encode_to_vec(), &aad))
+        };
+        let entered = self.tenancy;
+        if entered.org != self.origin.org {
+            self.apply_settings(self.origin).await?;
+        }
+        let resource = self.about.as_ref().map(|(_, id)| id.clone());
+        diesel::update(requests::table.find((self.origin.org.0, self.origin.principal.to_string(), call.method.action, repeat.request_id)))
+            .set((requests::response.eq(response), requests::resource_id.eq(resource)))
+            .execute(self)
+            .await?;
+        Ok(())
+    }
+
+    /// Writes the audit event and what peers are told, then commits.
+    pub(crate) async fn commit(mut self) -> Result<()> {
+        let mut events = Vec::new();
+        if let Some(call) = self.call.clone().filter(|call| call.method.audited) {
+            let about = self.about.take();
+            if about.is_none() && cfg!(debug_assertions) {
+                return Err(Error::internal(format!("{} does not say what it is about", call.method.action)));
+            }
+            events.push((self.tenancy.org, record::audited(&call, self.tenancy, about)));
+        }
+        for (org, payload) in std::mem::take(&mut self.told) {
+            let mut event = record::told(self.call.as_deref(), org, self.tenancy.principal, self.slice, payload);
+            if let Some((cause, depth)) = &self.cause {
+                event.cause_event_id = cause.clone();
+                event.chain_depth = depth + 1;
+            }
+            events.push((org, event));
+        }
+        let wrote = !events.is_empty();
+        self.write_events(events).await?;
+        failpoint::hit("tx.before_commit").await?;
+        if self.begin.is_none() {
+            let mut pg = &self.connection.pg;
+            pg.batch_execute("commit").await?;
+        }
+        self.connection.open = false;
+        if wrote {
+            self.committed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Ends the transaction without a trace; a connection on which even that fails is closed.
+    pub(crate) async fn roll_back(mut self) {
+        if self.begin.is_some() || (&self.connection.pg).batch_execute("rollback").await.is_ok() {
+            self.connection.open = false;
+        }
+    }
+
+    pub(super) async fn write_events(&mut self, events: Vec<(OrgId, Event)>) -> Result<()> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<_> = events
+            .iter()
+            .map(|(org, event)| {
+                let id = Uuid::parse_str(&event.event_id).map_err(Error::internal)?;
+                Ok((outbox::event_id.eq(id), outbox::org_id.eq(org.0), outbox::envelope.eq(event.encode_to_vec())))
+            })
+            .collect::<Result<_>>()?;
+        diesel::insert_into(outbox::table).values(rows).execute(self).await?;
+        Ok(())
+    }
+
+    /// Makes the commit write nothing that would follow from the call.
+    pub(super) fn forget_call(&mut self) {
+        self.call = None;
+    }
+
+    fn repeat(&self) -> Option<(Arc<Call>, Repeat)> {
+        let call = self.call.clone().filter(|call| call.method.takes_request_id)?;
+        let repeat = call.repeat()?.clone();
+        Some((call, repeat))
+    }
+
+    fn seal_context(&self, call: &Call, repeat: &Repeat) -> Vec<u8> {
+        format!("requests|{}|{}|{}|{}", self.origin.org, self.origin.principal, call.method.action, repeat.request_id).into_bytes()
+    }
+
+    async fn apply_settings(&mut self, tenancy: Tenancy) -> Result<()> {
+        self.batch_execute(&settings(tenancy)).await?;
+        Ok(())
+    }
+}
+
+/// The statement that binds row-level security to a tenancy for the rest of the transaction.
+fn settings(tenancy: Tenancy) -> String {
+    // Ids are UUIDs by type: nothing in them needs quoting.
+    let user = tenancy.principal.user().map(|user| user.to_string()).unwrap_or_default();
+    format!("select set_config('app.org', '{}', true), set_config('app.user', '{user}', true)", tenancy.org)
+}
+
+impl SimpleAsyncConnection for Tx {
+    async fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
+        let begin = self.begin.take();
+        let mut pg = &self.connection.pg;
+        match begin {
+            None => pg.batch_execute(query).await,
+            Some(begin) => pg.batch_execute(&format!("{begin}; {query}")).await,
+        }
+    }
+}
+
+impl AsyncConnectionCore for Tx {
+    type ExecuteFuture<'conn, 'query> = BoxFuture<'conn, QueryResult<usize>>;
+    type LoadFuture<'conn, 'query> = BoxFuture<'conn, QueryResult<Self::Stream<'conn, 'query>>>;
+    type Stream<'conn, 'query> = BoxStream<'static, QueryResult<Self::Row<'conn, 'query>>>;
+    type Row<'conn, 'query> = <AsyncPgConnection as AsyncConnectionCore>::Row<'conn, 'query>;
+    type Backend = diesel::pg::Pg;
+
+    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> Self::LoadFuture<'conn, 'query>
+    where
+        T: AsQuery + 'query,
+        T::Query: QueryFragment<Self::Backend> + QueryId + 'query,
+    {
+        let begin = self.begin.take();
+        let pg: &'conn AsyncPgConnection = &self.connection.pg;
+        let load = AsyncConnectionCore::load(&mut { pg }, source);
+        joined(pg, begin, load)
+    }
+
+    fn execute_returning_count<'conn, 'query, T>(&'conn mut self, source: T) -> Self::ExecuteFuture<'conn, 'query>
+    where
+        T: QueryFragment<Self::Backend> + QueryId + 'query,
+    {
+        let begin = self.begin.take();
+        let pg: &'conn AsyncPgConnection = &self.connection.pg;
+        let execute = AsyncConnectionCore::execute_returning_count(&mut { pg }, source);
+        joined(pg, begin, execute)
+    }
+}
+
+/// Sends `begin`, if it is still to be sent, directly before the statement, without waiting for its answer.
+fn joined<'conn, T: Send + 'conn>(
+    pg: &'conn AsyncPgConnection,
+    begin: Option<String>,
+    statement: BoxFuture<'conn, QueryResult<T>>,
+) -> BoxFuture<'conn, QueryResult<T>> {
+    match begin {
+        None => statement,
+        Some(begin) => async move {
+            let mut pg = pg;
+            // The first is polled first, so it is first on the wire.
+            let ((), answer) = futures_util::future::try_join(pg.batch_execute(&begin), statement).await?;
+            Ok(answer)
+        }
+        .boxed(),
+    }
+}

@@ -1,0 +1,107 @@
+//! What a service is made of, and what it is given to run with.
+
+use std::{convert::Infallible, sync::Arc};
+
+use futures_util::future::BoxFuture;
+use tonic::{
+    body::Body,
+    server::NamedService,
+    service::{Routes, RoutesBuilder},
+};
+use tower::Service as TowerService;
+
+pub use crate::rpc::server::{Running, main, start};
+use crate::{
+    auth::authority::Authority,
+    config::{Config, Env},
+    crypto::KeyRing,
+    db::{Db, migrate::Slice},
+    error::Result,
+    events::consumer::Consumer,
+    redis::Redis,
+    rpc::client::Peers,
+    telemetry::Metrics,
+};
+
+/// A service of the suite: its slice and how it is put together.
+#[derive(Clone, Copy)]
+pub struct Service {
+    /// Its name, schema and migrations.
+    pub slice: &'static Slice,
+    /// Reads the service's own variables; problems are noted in the environment, and then nothing is built.
+    pub configure: fn(&mut Env) -> Option<Build>,
+}
+
+/// Puts the service together once everything it needs is there.
+pub type Build = Box<dyn FnOnce(Kit) -> BoxFuture<'static, Result<Parts>> + Send>;
+
+/// What a service is given. Cheap to clone.
+#[derive(Clone)]
+pub struct Kit {
+    /// PostgreSQL as the app role: what RPCs use.
+    pub db: Db,
+    /// PostgreSQL as the worker role: what runs between calls.
+    pub worker: Db,
+    /// Redis, with this suite's prefix.
+    pub redis: Redis,
+    /// Keys for sealing.
+    pub ring: Arc<KeyRing>,
+    /// Channels to the other services.
+    pub peers: Peers,
+    /// Counters and histograms.
+    pub metrics: Arc<Metrics>,
+    /// The common configuration.
+    pub config: Arc<Config>,
+}
+
+/// What a service consists of.
+pub struct Parts {
+    pub(crate) routes: RoutesBuilder,
+    pub(crate) names: Vec<&'static str>,
+    pub(crate) consumers: Vec<Arc<dyn Consumer>>,
+    pub(crate) authority: Option<Arc<dyn Authority>>,
+    pub(crate) tasks: Vec<BoxFuture<'static, ()>>,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Parts {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Parts { routes: Routes::builder(), names: Vec::new(), consumers: Vec::new(), authority: None, tasks: Vec::new() }
+    }
+
+    /// Serves a generated gRPC server.
+    pub fn serve<S>(mut self, server: S) -> Self
+    where
+        S: TowerService<http::Request<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+        S::Response: axum::response::IntoResponse,
+        S::Future: Send + 'static,
+    {
+        self.names.push(S::NAME);
+        self.routes.add_service(server);
+        self
+    }
+
+    /// Applies other services' events.
+    pub fn consume(mut self, consumer: impl Consumer) -> Self {
+        self.consumers.push(Arc::new(consumer));
+        self
+    }
+
+    /// Answers the gate's questions itself (identity); every other service asks identity.
+    pub fn authority(mut self, authority: impl Authority) -> Self {
+        self.authority = Some(Arc::new(authority));
+        self
+    }
+
+    /// Runs beside the calls until the service stops.
+    pub fn task(mut self, task: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.tasks.push(Box::pin(task));
+        self
+    }
+}

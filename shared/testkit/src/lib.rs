@@ -1,0 +1,9 @@
+//! What tests stand on: a private PostgreSQL and Redis per process, and a database per test.
+//!
+//! Nothing needs to be set up beforehand but the two programs, and nothing stays behind, not even after SIGKILL.
+
+pub mod database;
+pub mod guard;
+pub mod servers;
+
+pub use database::{Database, Role, database};
