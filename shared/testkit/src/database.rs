@@ -37,13 +37,30 @@ pub async fn database(slices: &[&'static Slice]) -> Database {
     static NUMBER: AtomicU32 = AtomicU32::new(1);
     let template = template(slices).await;
     let server = servers::postgres().await;
-    let database = Database { name: format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed)), server };
-    let copy = format!("create database {} template {template} strategy file_copy", database.name);
+    let database = Database {
+        name: format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed)),
+        server,
+    };
+    let copy = format!(
+        "create database {} template {template} strategy file_copy",
+        database.name
+    );
     let admin = connect(&server.admin_url()).await;
-    admin.batch_execute(&copy).await.expect("a migrated template can be copied");
-    // Copies of one template would hear each other's Redis channels.
-    let fresh = "update board3.instance set id = default";
-    database.admin().await.batch_execute(fresh).await.expect("the template has board3.instance");
+    admin
+        .batch_execute(&copy)
+        .await
+        .expect("a migrated template can be copied");
+    // Copies of one template would hear each other's Redis channels, and rights on databases are not copied.
+    let fresh = format!(
+        "update board3.instance set id = default; revoke temporary on database {} from public",
+        database.name
+    );
+    database
+        .admin()
+        .await
+        .batch_execute(&fresh)
+        .await
+        .expect("the template has board3.instance");
     database
 }
 
@@ -83,8 +100,10 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         // A thread, since the test's runtime may be busy with this very drop. The server's end would do it as well.
-        let (url, drop) =
-            (self.server.admin_url(), format!("drop database if exists {} with (force)", self.name));
+        let (url, drop) = (
+            self.server.admin_url(),
+            format!("drop database if exists {} with (force)", self.name),
+        );
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
@@ -112,7 +131,10 @@ async fn template(slices: &[&'static Slice]) -> String {
         let server = servers::postgres().await;
         let name = format!("template_{}", names.join("_"));
         let admin = connect(&server.admin_url()).await;
-        admin.batch_execute(&format!("create database {name}")).await.expect("a database can be made");
+        admin
+            .batch_execute(&format!("create database {name}"))
+            .await
+            .expect("a database can be made");
         let result = async {
             migrate::prepare(&server.url("postgres", &name)).await?;
             for slice in slices {
@@ -131,7 +153,9 @@ async fn template(slices: &[&'static Slice]) -> String {
 }
 
 async fn connect(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("the private server takes connections");
+    let (client, connection) = tokio_postgres::connect(url, NoTls)
+        .await
+        .expect("the private server takes connections");
     tokio::spawn(connection);
     client
 }

@@ -59,7 +59,9 @@ impl Guard {
     pub fn spawn(command: &Command, stop: &str, dir: Option<&Path>, log: &Path) -> io::Result<Guard> {
         let output = OpenOptions::new().create(true).append(true).open(log)?;
         let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", SCRIPT, "board3-guard", stop]).arg(dir.unwrap_or(Path::new("")));
+        shell
+            .args(["-c", SCRIPT, "board3-guard", stop])
+            .arg(dir.unwrap_or(Path::new("")));
         shell.arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
@@ -70,13 +72,25 @@ impl Guard {
         if let Some(dir) = command.get_current_dir() {
             shell.current_dir(dir);
         }
-        let mut shell =
-            shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::from(output)).spawn()?;
+        let mut shell = shell
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::from(output))
+            .spawn()?;
         let orders = shell.stdin.take();
         let answers = BufReader::new(shell.stdout.take().expect("stdout was piped above"));
-        let mut pipes = Pipes { shell, orders, answers, pid: 0 };
+        let mut pipes = Pipes {
+            shell,
+            orders,
+            answers,
+            pid: 0,
+        };
         pipes.pid = pipes.started()?;
-        Ok(Guard { pipes: Arc::new(Mutex::new(pipes)), log: log.to_owned() })
+        Ok(Guard {
+            pipes: Arc::new(Mutex::new(pipes)),
+            log: log.to_owned(),
+        })
     }
 
     /// The child's process id; another one after [`Guard::start`].
@@ -168,5 +182,6 @@ impl Drop for Pipes {
 pub fn running(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The state follows the command's name, which may itself hold brackets and blanks.
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
@@ -116,7 +116,17 @@ impl Redis {
         let dir = scratch(None)?;
         let socket = dir.join("redis.sock");
         let mut command = Command::new(program);
-        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocketperm", "700", "--unixsocket"]);
+        command.args([
+            "--port",
+            "0",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--unixsocketperm",
+            "700",
+            "--unixsocket",
+        ]);
         command.arg(&socket).arg("--dir").arg(&dir).current_dir(&dir);
         let guard = Guard::spawn(&command, "TERM", Some(&dir), &dir.join("log"))?;
         let server = Redis { guard, socket };
@@ -152,7 +162,10 @@ impl Redis {
 fn launch_postgres(place: &Place) -> Result<(Guard, PathBuf)> {
     let missing = "PostgreSQL 15+ is missing: apt-get install postgresql";
     let places = debian_bins();
-    let (initdb, postgres) = (program("initdb", &places).context(missing)?, program("postgres", &places).context(missing)?);
+    let (initdb, postgres) = (
+        program("initdb", &places).context(missing)?,
+        program("postgres", &places).context(missing)?,
+    );
     let account = Account::to_run_as()?;
     let sockets = scratch(account.as_ref())?;
     let data = match place {
@@ -163,34 +176,68 @@ fn launch_postgres(place: &Place) -> Result<(Guard, PathBuf)> {
 
     if !data.join("PG_VERSION").exists() {
         if !scratch {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&data)?;
+            let above = data.parent().context("the data directory is a root directory")?;
+            fs::create_dir_all(above)?;
+            if !data.exists() {
+                fs::DirBuilder::new().mode(0o700).create(&data)?;
+            }
             if let Some(account) = &account {
+                ensure!(
+                    open_to_all(above),
+                    "{} is closed to the account that PostgreSQL runs as",
+                    above.display()
+                );
                 chown(&data, Some(account.uid), Some(account.gid))?;
             }
         }
         let mut command = as_account(account.as_ref(), &initdb);
-        command.args(["--auth=trust", "--username=postgres", "--locale=C", "--encoding=UTF8", "--pgdata"]).arg(&data);
+        command
+            .args([
+                "--auth=trust",
+                "--username=postgres",
+                "--locale=C",
+                "--encoding=UTF8",
+                "--pgdata",
+            ])
+            .arg(&data);
         if scratch {
             command.arg("--no-sync");
         }
-        let made = command.current_dir(&sockets).stdin(Stdio::null()).output().context("initdb")?;
+        let made = command
+            .current_dir(&sockets)
+            .stdin(Stdio::null())
+            .output()
+            .context("initdb")?;
         if !made.status.success() {
             let _ = fs::remove_dir_all(&sockets);
-            bail!("initdb failed in {}: {}", data.display(), String::from_utf8_lossy(&made.stderr).trim());
+            bail!(
+                "initdb failed in {}: {}",
+                data.display(),
+                String::from_utf8_lossy(&made.stderr).trim()
+            );
         }
     }
 
     let mut command = as_account(account.as_ref(), &postgres);
     command.arg("-D").arg(&data).current_dir(&sockets);
     let directories = format!("unix_socket_directories={}", sockets.display());
-    let mut settings = vec!["listen_addresses=", &directories, "max_connections=300", "log_min_messages=warning"];
+    let mut settings = vec![
+        "listen_addresses=",
+        &directories,
+        "max_connections=300",
+        "log_min_messages=warning",
+    ];
     if scratch {
         settings.extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"]);
     }
     for setting in settings {
         command.args(["-c", setting]);
     }
-    let log = if scratch { sockets.join("log") } else { data.with_extension("log") };
+    let log = if scratch {
+        sockets.join("log")
+    } else {
+        data.with_extension("log")
+    };
     let guard = Guard::spawn(&command, "INT", Some(&sockets), &log)?;
     Ok((guard, sockets))
 }
@@ -212,7 +259,10 @@ impl Account {
         for name in ["postgres", "nobody"] {
             let fields = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
             if let Some(fields) = fields.into_iter().find(|fields| fields.len() > 3 && fields[0] == name) {
-                return Ok(Some(Account { uid: fields[2].parse()?, gid: fields[3].parse()? }));
+                return Ok(Some(Account {
+                    uid: fields[2].parse()?,
+                    gid: fields[3].parse()?,
+                }));
             }
         }
         bail!("PostgreSQL refuses root, and neither `postgres` nor `nobody` is an account of this machine");
@@ -220,9 +270,16 @@ impl Account {
 }
 
 fn as_account(account: Option<&Account>, program: &Path) -> Command {
-    let Some(Account { uid, gid }) = account else { return Command::new(program) };
+    let Some(Account { uid, gid }) = account else {
+        return Command::new(program);
+    };
     let mut command = Command::new("setpriv");
-    command.args([format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".into(), "--".into()]);
+    command.args([
+        format!("--reuid={uid}"),
+        format!("--regid={gid}"),
+        "--clear-groups".into(),
+        "--".into(),
+    ]);
     command.arg(program);
     command
 }
@@ -230,7 +287,7 @@ fn as_account(account: Option<&Account>, program: &Path) -> Command {
 /// A new directory with a name short enough for sockets, which `account` (else we) can enter and owns.
 fn scratch(account: Option<&Account>) -> Result<PathBuf> {
     let mut random = [0; 6];
-    getrandom::fill(&mut random)?;
+    getrandom::fill(&mut random).map_err(|e| anyhow!("no random bytes: {e}"))?;
     let name = random.iter().fold(String::from("b3-"), |mut name, byte| {
         let _ = write!(name, "{byte:02x}");
         name
@@ -251,7 +308,8 @@ fn scratch(account: Option<&Account>) -> Result<PathBuf> {
 }
 
 fn open_to_all(dir: &Path) -> bool {
-    dir.ancestors().all(|dir| fs::metadata(dir).is_ok_and(|dir| dir.permissions().mode() & 0o001 != 0))
+    dir.ancestors()
+        .all(|dir| fs::metadata(dir).is_ok_and(|dir| dir.permissions().mode() & 0o001 != 0))
 }
 
 /// The program `name` on PATH, else in the first of `places` that has it.
@@ -260,7 +318,9 @@ fn program(name: &str, places: &[PathBuf]) -> Option<PathBuf> {
     let mut dirs = std::env::split_paths(&path).chain(places.iter().cloned());
     dirs.find_map(|dir| {
         let file = dir.join(name);
-        fs::metadata(&file).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0).then_some(file)
+        fs::metadata(&file)
+            .is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
+            .then_some(file)
     })
 }
 
@@ -273,18 +333,24 @@ fn debian_bins() -> Vec<PathBuf> {
         .filter(|version| *version >= 15)
         .collect();
     versions.sort_unstable_by(|a, b| b.cmp(a));
-    versions.iter().map(|version| format!("/usr/lib/postgresql/{version}/bin").into()).collect()
+    versions
+        .iter()
+        .map(|version| format!("/usr/lib/postgresql/{version}/bin").into())
+        .collect()
 }
 
 fn percent_encoded(path: &Path) -> String {
-    path.as_os_str().as_encoded_bytes().iter().fold(String::new(), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._".contains(byte) {
-            out.push(char::from(*byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-        out
-    })
+    path.as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(String::new(), |mut out, byte| {
+            if byte.is_ascii_alphanumeric() || b"-._".contains(byte) {
+                out.push(char::from(*byte));
+            } else {
+                let _ = write!(out, "%{byte:02X}");
+            }
+            out
+        })
 }
 
 async fn until_ready(guard: &Guard, attempt: impl AsyncFn() -> Result<()>) -> Result<()> {
