@@ -234,7 +234,6 @@ mod enabled {
     ///
     /// # Panics
     /// When it is armed already: two tests would stop each other's callers.
-    #[must_use]
     pub fn arm(name: impl Into<String>, action: Action) -> Guard {
         arm_point(name.into(), Point::new(action, None))
     }
@@ -330,6 +329,7 @@ mod enabled {
 
     #[cfg(test)]
     mod tests {
+        #![allow(clippy::unwrap_used)]
         use super::*;
 
         #[tokio::test]

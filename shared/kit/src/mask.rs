@@ -15,11 +15,7 @@ pub struct Mask(BTreeSet<&'static str>);
 impl Mask {
     /// Reads `update_mask` against the fields that the RPC can write; an absent or empty mask is a
     /// violation, and so is each path that is not known.
-    pub fn parse(
-        asked: Option<&FieldMask>,
-        known: &[&'static str],
-        violations: &mut Violations,
-    ) -> Option<Mask> {
+    pub fn parse(asked: Option<&FieldMask>, known: &[&'static str], violations: &mut Violations) -> Option<Mask> {
         let paths = asked.map_or(&[][..], |mask| &mask.paths);
         if paths.is_empty() {
             let known = known.join(", ");
@@ -65,6 +61,7 @@ fn shortened(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     const KNOWN: [&str; 3] = ["name", "description", "canvas"];
@@ -97,7 +94,10 @@ mod tests {
 
     #[test]
     fn an_absent_or_empty_mask_is_refused() {
-        assert_eq!(parse(&[]).unwrap_err(), ["must name at least one of name, description, canvas"]);
+        assert_eq!(
+            parse(&[]).unwrap_err(),
+            ["must name at least one of name, description, canvas"]
+        );
         assert_eq!(Mask::parse(None, &KNOWN, &mut Violations::new()), None);
     }
 }

@@ -100,8 +100,7 @@ impl<'a> Listing<'a> {
         }
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
         let (head, cursor) = bytes.split_at_checked(1 + MAC).ok_or_else(invalid)?;
-        let genuine = head[0] == VERSION
-            && self.ring.matches(CONTEXT, &self.authenticated(cursor), &head[1..]);
+        let genuine = head[0] == VERSION && self.ring.matches(CONTEXT, &self.authenticated(cursor), &head[1..]);
         if !genuine {
             return Err(invalid());
         }
@@ -110,12 +109,7 @@ impl<'a> Listing<'a> {
 
     /// The page of rows that were fetched with [`PageSize::fetch`]; `cursor` gives the keys of the last.
     #[must_use]
-    pub fn page<T, C: Serialize>(
-        &self,
-        mut rows: Vec<T>,
-        size: PageSize,
-        cursor: impl FnOnce(&T) -> C,
-    ) -> Page<T> {
+    pub fn page<T, C: Serialize>(&self, mut rows: Vec<T>, size: PageSize, cursor: impl FnOnce(&T) -> C) -> Page<T> {
         let more = rows.len() > size.get();
         rows.truncate(size.get());
         let last = rows.last().filter(|_| more);
@@ -150,6 +144,7 @@ impl<T> Page<T> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     const RPC: &str = "/board3.designs.v1.DesignService/ListDesigns";
@@ -178,7 +173,10 @@ mod tests {
         let (mut seen, mut token, mut pages) = (Vec::new(), String::new(), 0);
         loop {
             let after: Option<u32> = list.open(&token).unwrap();
-            let rest = rows.iter().copied().filter(|row| after.is_none_or(|after| *row > after));
+            let rest = rows
+                .iter()
+                .copied()
+                .filter(|row| after.is_none_or(|after| *row > after));
             let limit = usize::try_from(size.fetch()).unwrap();
             let page = list.page(rest.take(limit).collect(), size, |row| *row);
             seen.extend(page.items);
@@ -213,7 +211,15 @@ mod tests {
         changed[30] ^= 1;
         let changed = String::from_utf8(changed).unwrap();
         let long = token.repeat(100);
-        for wrong in ["x", "%%%", "AQ", &token[1..], &changed, &long, "AAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+        for wrong in [
+            "x",
+            "%%%",
+            "AQ",
+            &token[1..],
+            &changed,
+            &long,
+            "AAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        ] {
             refused.push(list.open(wrong));
         }
         for result in refused {

@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 use bb8::ManageConnection;
 use bb8_redis::RedisConnectionManager;
 use bb8_redis::redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
-use bb8_redis::redis::{
-    Client, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, ToRedisArgs, Value, cmd,
-};
+use bb8_redis::redis::{Client, Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind, ToRedisArgs, Value, cmd};
 use futures_util::StreamExt;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -166,8 +164,7 @@ impl Redis {
     /// `DEPENDENCY_UNAVAILABLE`.
     pub async fn set(&self, key: &str, value: &[u8], ttl: Duration) -> Result<(), Error> {
         let command = &mut cmd("SET");
-        self.query(command.arg(key).arg(value).arg("PX").arg(millis(ttl)))
-            .await
+        self.query(command.arg(key).arg(value).arg("PX").arg(millis(ttl))).await
     }
 
     /// Lets a key live for `ttl` from now; answers whether it is there.
@@ -225,9 +222,7 @@ impl Redis {
         };
         command.arg(hash).arg(keys.len()).arg(keys).arg(args);
         match self.attempt(&command).await {
-            Err(Failure::Redis(error))
-                if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) =>
-            {
+            Err(Failure::Redis(error)) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.load(script).await?;
                 self.query(&command).await
             }
@@ -269,8 +264,7 @@ impl Redis {
     }
 
     async fn load(&self, script: &Script) -> Result<String, Failure> {
-        self.attempt(cmd("SCRIPT").arg("LOAD").arg(script.source))
-            .await
+        self.attempt(cmd("SCRIPT").arg("LOAD").arg(script.source)).await
     }
 
     async fn attempt<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failure> {

@@ -57,13 +57,9 @@ impl ApiKey {
     /// [`MalformedApiKey`], always the same.
     pub fn parse(text: &str) -> Result<ApiKey, MalformedApiKey> {
         let mut parts = text.split('_');
-        let (Some("b3"), Some(env), Some(public_id), Some(tail), None) = (
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-        ) else {
+        let (Some("b3"), Some(env), Some(public_id), Some(tail), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err(MalformedApiKey);
         };
         let well_formed = is_env(env)
@@ -120,8 +116,7 @@ impl fmt::Debug for ApiKey {
 }
 
 fn is_env(text: &str) -> bool {
-    (1..=16).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    (1..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
 fn is_base62(text: &str, length: usize) -> bool {
@@ -141,6 +136,7 @@ fn checksum(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -30,8 +30,7 @@ impl Pepper {
     /// HMAC-SHA-256 (RFC 2104) of `message` under this pepper.
     #[must_use]
     pub fn hmac_sha256(&self, message: &[u8]) -> [u8; 32] {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose_secret())
-            .expect("HMAC takes keys of every length");
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose_secret()).expect("HMAC takes keys of every length");
         mac.update(message);
         mac.finalize().into_bytes().into()
     }
@@ -51,6 +50,7 @@ impl fmt::Debug for Pepper {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
