@@ -116,6 +116,8 @@ pub struct Config {
     pub log_sql: bool,
     /// Most calls at once; more are shed.
     pub concurrency: usize,
+    /// What every rate limit is multiplied with.
+    pub rate_scale: u32,
 }
 
 /// 32 secret bytes that print as nothing.
@@ -174,6 +176,7 @@ impl Config {
         let log = env.optional("BOARD3_LOG").unwrap_or_else(|| "info".to_owned());
         let log_sql = env.optional("BOARD3_LOG_SQL").is_some_and(|value| value == "1" || value == "true");
         let concurrency = env.parsed("BOARD3_CONCURRENCY", "512", "a number of calls");
+        let rate_scale = env.parsed("BOARD3_RATE_SCALE", "1", "a whole number");
         Some(Config {
             environment: environment.into(),
             grpc_listen: grpc_listen?,
@@ -191,6 +194,7 @@ impl Config {
             log,
             log_sql,
             concurrency: concurrency?,
+            rate_scale: rate_scale?,
         })
     }
 }

@@ -1,8 +1,14 @@
 //! Who calls, and whether they may: tokens, permissions, revocation, and the one gate that makes scopes.
 
 pub mod authority;
+pub mod gate;
+mod keys;
 pub mod permission;
+mod remote;
+pub(crate) mod revocation;
 pub mod scope;
+pub mod token;
 
 pub use permission::PermissionSet;
+pub(crate) use remote::RemoteAuthority;
 pub use scope::{Begins, Call, OrgScope, PeerScope, PublicScope, Scope, Tenancy, UserScope, admitted};

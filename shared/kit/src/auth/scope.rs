@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{Request as _, policy::Method};
+use api::policy::Method;
 use tonic::{Request, Status};
 use uuid::Uuid;
 

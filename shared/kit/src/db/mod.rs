@@ -16,6 +16,7 @@ use crate::{
     failpoint,
 };
 
+pub(crate) mod instrument;
 pub mod migrate;
 mod record;
 pub mod schema;
@@ -45,6 +46,7 @@ pub(crate) struct Connection {
 /// Makes connections, and refuses to take one back that has a transaction open.
 pub(crate) struct Manager {
     url: String,
+    log_sql: bool,
 }
 
 impl bb8::ManageConnection for Manager {
@@ -52,7 +54,9 @@ impl bb8::ManageConnection for Manager {
     type Error = diesel::ConnectionError;
 
     async fn connect(&self) -> Result<Connection, Self::Error> {
-        Ok(Connection { pg: AsyncPgConnection::establish(&self.url).await?, open: false })
+        let mut pg = AsyncPgConnection::establish(&self.url).await?;
+        pg.set_instrumentation(instrument::Queries { log: self.log_sql, started: None });
+        Ok(Connection { pg, open: false })
     }
 
     async fn is_valid(&self, _: &mut Connection) -> Result<(), Self::Error> {
@@ -84,7 +88,7 @@ pub struct Statistics {
 
 impl Db {
     /// A pool of at most `size` connections; none is opened before the first use.
-    pub fn new(url: &str, size: u32, slice: &'static str, ring: Arc<KeyRing>) -> Self {
+    pub fn new(url: &str, size: u32, slice: &'static str, ring: Arc<KeyRing>, log_sql: bool) -> Self {
         let pool = bb8::Pool::builder()
             .max_size(size)
             .min_idle(1)
@@ -92,7 +96,7 @@ impl Db {
             .idle_timeout(Duration::from_secs(300))
             .max_lifetime(Duration::from_secs(1800))
             .connection_timeout(ACQUIRE_TIMEOUT)
-            .build_unchecked(Manager { url: url.to_owned() });
+            .build_unchecked(Manager { url: url.to_owned(), log_sql });
         Db { pool, slice, ring, committed: Arc::new(Notify::new()) }
     }
 

@@ -11,6 +11,7 @@ use diesel::query_builder::{AsQuery, QueryFragment, QueryId};
 use diesel_async::{AsyncConnectionCore, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use futures_util::{FutureExt, future::BoxFuture, stream::BoxStream};
 use prost::Message;
+use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -191,7 +192,7 @@ impl Tx {
             Some(sealed) => {
                 let aad = self.seal_context(&call, &repeat);
                 let answer = self.ring.open(&sealed, &aad).map_err(|error| Error::internal(format!("a kept answer cannot be opened: {error:?}")))?;
-                Ok(Claim::Repeated(answer.to_vec()))
+                Ok(Claim::Repeated(answer.expose_secret().to_vec()))
             }
             None => Err(Error::new(Reason::SecretAlreadyShown, "this request succeeded before, and its answer is shown once")
                 .with("resource_id", resource_id.unwrap_or_default())),

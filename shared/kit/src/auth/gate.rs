@@ -1,0 +1,267 @@
+//! The one gate: credentials and an RPC's policy in, a scope out.
+//!
+//! Nothing else in the suite makes a scope, for gRPC and for HTTP alike.
+
+use std::{
+    collections::HashMap,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use api::{events::v1::Outcome, policy};
+use lru::LruCache;
+
+use super::{
+    authority::Authority,
+    keys::Keys,
+    permission::PermissionSet,
+    revocation::{Feed, Revocations},
+    scope::{Call, OrgScope, PeerScope, PublicScope, Scope, UserScope},
+    token::{self, AccessClaims, PublicKey},
+};
+use crate::{
+    config::{Config, SLICES},
+    crypto::KeyRing,
+    db::{Db, Refusal},
+    error::{Error, Reason, Result},
+    ids::{OrgId, Principal},
+};
+
+/// How long a verified token is remembered; its revocation is checked on every call all the same.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// How long a permission set is kept; its key holds the version, so nothing stale is found in it.
+const PERMISSIONS_KEPT: Duration = Duration::from_secs(30 * 60);
+/// An API key's token is renewed this long before it ends.
+const RENEWED_BEFORE: Duration = Duration::from_secs(60);
+const ENTRIES: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
+
+type PermissionKey = (OrgId, Principal, i64);
+
+/// Verifies callers and admits them to RPCs.
+pub struct Gate {
+    environment: Arc<str>,
+    authority: Arc<dyn Authority>,
+    keys: Keys,
+    peers: HashMap<String, (&'static str, PublicKey)>,
+    revocations: Arc<Revocations>,
+    verified: Mutex<LruCache<[u8; 32], (AccessClaims, Instant)>>,
+    exchanged: Mutex<LruCache<[u8; 32], (String, AccessClaims)>>,
+    permissions: Mutex<LruCache<PermissionKey, (Arc<PermissionSet>, Instant)>>,
+    ring: Arc<KeyRing>,
+    db: Db,
+}
+
+/// Who calls, before any permission is looked at.
+#[derive(Clone, Debug)]
+pub(crate) enum Caller {
+    Nobody,
+    Someone(AccessClaims),
+    Peer(&'static str),
+}
+
+impl Gate {
+    pub(crate) fn new(config: &Config, authority: Arc<dyn Authority>, revocations: Arc<Revocations>, db: Db) -> Self {
+        let peers = SLICES
+            .iter()
+            .filter_map(|(slice, _, _)| {
+                let key = PublicKey::parse(config.peer_keys.get(*slice)?)?;
+                Some((key.id().to_owned(), (*slice, key)))
+            })
+            .collect();
+        Gate {
+            environment: config.environment.clone(),
+            keys: Keys::new(authority.clone()),
+            authority,
+            peers,
+            revocations,
+            verified: Mutex::new(LruCache::new(ENTRIES)),
+            exchanged: Mutex::new(LruCache::new(ENTRIES)),
+            permissions: Mutex::new(LruCache::new(ENTRIES)),
+            ring: config.ring.clone(),
+            db,
+        }
+    }
+
+    /// Admits a caller to an RPC.
+    ///
+    /// # Errors
+    /// CREDENTIAL_INVALID, SESSION_REVOKED, CALLER_NOT_ALLOWED, PERMISSION_MISSING, ORGANIZATION_REQUIRED,
+    /// REVOCATION_UNKNOWN; DEPENDENCY_UNAVAILABLE when identity must be asked and does not answer.
+    /// A caller who is known and refused leaves a row in the audit trail.
+    pub(crate) async fn admit(&self, caller: Caller, call: Arc<Call>) -> Result<Scope> {
+        let method = call.method;
+        let claims = match (method.scope, caller) {
+            (policy::Scope::Public, _) => return Ok(Scope::Public(PublicScope { call })),
+            (_, Caller::Nobody) => return Err(Error::new(Reason::CredentialInvalid, "a credential is needed")),
+            (policy::Scope::Peer, Caller::Peer(slice)) if method.peers.iter().any(|peer| *peer == "*" || *peer == slice) => {
+                return Ok(Scope::Peer(PeerScope { call, slice }));
+            }
+            (_, Caller::Peer(_)) => return Err(Error::new(Reason::CallerNotAllowed, "this RPC is not for this service")),
+            (_, Caller::Someone(claims)) => claims,
+        };
+        self.not_revoked(&claims, method.sensitive).await?;
+        match self.permitted(&claims, &call).await {
+            Err(error) if error.code() == tonic::Code::PermissionDenied => {
+                self.record_denial(&claims, call, &error).await;
+                Err(error)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Who a bearer credential belongs to: an access token, an API key, or a service's token.
+    pub(crate) async fn authenticate(&self, credential: Option<&str>) -> Result<Caller> {
+        let Some(credential) = credential else { return Ok(Caller::Nobody) };
+        if credential.len() > 2048 {
+            return Err(invalid("malformed"));
+        }
+        if credential.starts_with("b3_") {
+            return Ok(Caller::Someone(self.exchange(credential).await?));
+        }
+        let id = token::key_id(credential).map_err(|_| invalid("malformed"))?;
+        if let Some((slice, key)) = self.peers.get(&id) {
+            let named = key.verify_service(&self.environment, credential).map_err(|_| invalid("refused"))?;
+            return if named == *slice { Ok(Caller::Peer(slice)) } else { Err(invalid("of another service")) };
+        }
+        Ok(Caller::Someone(self.verify(&id, credential).await?))
+    }
+
+    /// Whether the keys to verify callers with are there.
+    pub(crate) fn ready(&self) -> bool {
+        self.keys.ready()
+    }
+
+    /// Keeps the keys fresh for as long as the service runs.
+    pub(crate) async fn keep_keys_fresh(&self) {
+        self.keys.keep_fresh().await;
+    }
+
+    async fn verify(&self, key_id: &str, credential: &str) -> Result<AccessClaims> {
+        let digest = *blake3::hash(credential.as_bytes()).as_bytes();
+        if let Some((claims, since)) = lock(&self.verified).get(&digest) {
+            if since.elapsed() < REMEMBERED && claims.expires_at > std::time::SystemTime::now() {
+                return Ok(claims.clone());
+            }
+        }
+        let key = self.keys.find(key_id).await?.ok_or_else(|| invalid("signed with an unknown key"))?;
+        let claims = key.verify_access(&self.environment, credential).map_err(|refused| match refused {
+            token::Refused::Expired => invalid("expired"),
+            _ => invalid("refused"),
+        })?;
+        lock(&self.verified).put(digest, (claims.clone(), Instant::now()));
+        Ok(claims)
+    }
+
+    /// An API key is exchanged for a token, which is remembered under a keyed hash until it nearly ends.
+    async fn exchange(&self, key: &str) -> Result<AccessClaims> {
+        let digest = self.ring.keyed_hash("board3 exchanged api key", key.as_bytes());
+        let remembered = lock(&self.exchanged).get(&digest).cloned();
+        if let Some((_, claims)) = &remembered {
+            if claims.expires_at > std::time::SystemTime::now() + RENEWED_BEFORE {
+                return Ok(claims.clone());
+            }
+        }
+        let token = match self.authority.exchange_api_key(key).await {
+            Ok(token) => token,
+            // Identity does not answer: a token that has not ended is still good.
+            Err(error) if error.code() == tonic::Code::Unavailable => {
+                return match remembered.filter(|(_, claims)| claims.expires_at > std::time::SystemTime::now()) {
+                    Some((_, claims)) => Ok(claims),
+                    None => Err(error),
+                };
+            }
+            Err(error) => return Err(error),
+        };
+        let id = token::key_id(&token).map_err(|_| Error::internal("identity answered a malformed token"))?;
+        let claims = self.verify(&id, &token).await?;
+        lock(&self.exchanged).put(digest, (token, claims.clone()));
+        Ok(claims)
+    }
+
+    async fn not_revoked(&self, claims: &AccessClaims, sensitive: bool) -> Result<()> {
+        if self.revocations.revoked(claims) {
+            return Err(session_over());
+        }
+        if !sensitive {
+            return Ok(());
+        }
+        match self.revocations.feed() {
+            Feed::Live => Ok(()),
+            Feed::Lagging => {
+                let active = self.authority.session_active(claims.session, claims.principal, claims.epoch).await.map_err(|error| {
+                    Error::new(Reason::RevocationUnknown, "revocations cannot be checked just now")
+                        .retry_after(Duration::from_secs(1))
+                        .with_source(error)
+                })?;
+                if active { Ok(()) } else { Err(session_over()) }
+            }
+            Feed::Lost => {
+                Err(Error::new(Reason::RevocationUnknown, "revocations cannot be checked just now").retry_after(Duration::from_secs(5)))
+            }
+        }
+    }
+
+    async fn permitted(&self, claims: &AccessClaims, call: &Arc<Call>) -> Result<Scope> {
+        let method = call.method;
+        match method.scope {
+            policy::Scope::User => {
+                let user = claims.principal.user().ok_or_else(|| Error::new(Reason::CallerNotAllowed, "this RPC is for signed-in users"))?;
+                Ok(Scope::User(UserScope { call: call.clone(), user, org: claims.org, session: claims.session }))
+            }
+            policy::Scope::Organization => {
+                let org = claims
+                    .org
+                    .ok_or_else(|| Error::new(Reason::OrganizationRequired, "the token names no organization; call SwitchOrganization"))?;
+                let permissions = self.permissions(org, claims, method.sensitive).await?;
+                if !permissions.holds(method.permission) {
+                    return Err(Error::new(Reason::PermissionMissing, format!("the permission {} is needed", method.permission))
+                        .with("permission", method.permission));
+                }
+                Ok(Scope::Org(OrgScope { call: call.clone(), org, principal: claims.principal, permissions }))
+            }
+            policy::Scope::Peer => Err(Error::new(Reason::CallerNotAllowed, "this RPC is for services of the suite")),
+            policy::Scope::Public => Ok(Scope::Public(PublicScope { call: call.clone() })),
+        }
+    }
+
+    async fn permissions(&self, org: OrgId, claims: &AccessClaims, sensitive: bool) -> Result<Arc<PermissionSet>> {
+        let version = self.revocations.permission_version(org, claims.permission_version);
+        let key = (org, claims.principal, version);
+        // With a feed that lags, the version may be old: a sensitive call asks anew.
+        let trusted = !sensitive || self.revocations.feed() == Feed::Live;
+        if trusted {
+            if let Some((permissions, since)) = lock(&self.permissions).get(&key) {
+                if since.elapsed() < PERMISSIONS_KEPT {
+                    return Ok(permissions.clone());
+                }
+            }
+        }
+        let (permissions, _) = self.authority.permission_set(org, claims.principal).await?;
+        let permissions = Arc::new(permissions);
+        lock(&self.permissions).put(key, (permissions.clone(), Instant::now()));
+        Ok(permissions)
+    }
+
+    async fn record_denial(&self, claims: &AccessClaims, call: Arc<Call>, error: &Error) {
+        let refusal =
+            Refusal { org: claims.org.unwrap_or(OrgId::PLATFORM), actor: claims.principal, outcome: Outcome::Denied, about: None };
+        let scope = PublicScope { call };
+        if let Err(failure) = self.db.refuse(&scope, refusal, error).await {
+            tracing::warn!(error = ?failure, "a denial could not be recorded");
+        }
+    }
+}
+
+fn invalid(why: &'static str) -> Error {
+    // One text for all: a forger learns nothing from it.
+    Error::new(Reason::CredentialInvalid, "the credential is not valid").with_source(why)
+}
+
+fn session_over() -> Error {
+    Error::new(Reason::SessionRevoked, "the session has ended")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,49 @@
+//! Streams end after a maximum age; their callers go on from a cursor.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use http_body::{Body as HttpBody, Frame};
+use tonic::{Status, body::Body};
+
+use crate::error::{Error, Reason};
+
+const OLDEST: Duration = Duration::from_secs(600);
+
+struct Aged {
+    inner: Body,
+    end: Pin<Box<tokio::time::Sleep>>,
+    over: bool,
+}
+
+/// Bounds a streamed response.
+pub(super) fn bounded(response: Response<Body>) -> Response<Body> {
+    response.map(|inner| Body::new(Aged { inner, end: Box::pin(tokio::time::sleep(OLDEST)), over: false }))
+}
+
+impl HttpBody for Aged {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        if self.end.as_mut().poll(context).is_ready() {
+            self.over = true;
+            let status = Error::new(Reason::DeadlineExceeded, "the stream has reached its age; go on from its cursor").to_status(None);
+            let mut trailers = HeaderMap::new();
+            return Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))));
+        }
+        Pin::new(&mut self.inner).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.over || self.inner.is_end_stream()
+    }
+}
