@@ -4,6 +4,8 @@
 
 pub mod database;
 pub mod guard;
+pub mod serve;
 pub mod servers;
 
 pub use database::{Database, Role, database};
+pub use serve::{Caller, Served, serve, serve_with};
