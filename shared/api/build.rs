@@ -71,10 +71,22 @@ fn policies(pool: &DescriptorPool) -> Result<String, Failure> {
             let rate_class = number(policy, "rate_class");
             let audited = flag(policy, "audited");
             check(scope != 0 && rate_class != 0, &name, "needs a scope and a rate class")?;
-            check((scope == 3) != permission.is_empty(), &name, "has a permission exactly in SCOPE_ORGANIZATION")?;
-            check((scope == 4) != peers.is_empty(), &name, "has peers exactly in SCOPE_PEER")?;
+            check(
+                (scope == 3) != permission.is_empty(),
+                &name,
+                "has a permission exactly in SCOPE_ORGANIZATION",
+            )?;
+            check(
+                (scope == 4) != peers.is_empty(),
+                &name,
+                "has peers exactly in SCOPE_PEER",
+            )?;
             if !permission.is_empty() {
-                check(permission.split('.').count() == 3, &name, "has a permission of three segments")?;
+                check(
+                    permission.split('.').count() == 3,
+                    &name,
+                    "has a permission of three segments",
+                )?;
                 permissions.insert(permission.clone());
             }
             let slice = package.split('.').nth(1).ok_or("a package has a slice")?;
@@ -98,7 +110,11 @@ fn policies(pool: &DescriptorPool) -> Result<String, Failure> {
     rows.iter().for_each(|row| source.push_str(row));
     source.push_str("];\n");
     writeln!(source, "/// Every permission that an RPC asks for, sorted.")?;
-    writeln!(source, "pub static PERMISSIONS: &[&str] = &{:?};", permissions.iter().collect::<Vec<_>>())?;
+    writeln!(
+        source,
+        "pub static PERMISSIONS: &[&str] = &{:?};",
+        permissions.iter().collect::<Vec<_>>()
+    )?;
     Ok(source)
 }
 
@@ -112,8 +128,16 @@ fn messages(pool: &DescriptorPool, redacted: &[MessageDescriptor]) -> Result<Str
             if !seen.insert(input.full_name().to_owned()) {
                 continue;
             }
-            let body = if input.get_field_by_name("request_id").is_some() && method_is_audited(&method) { "Some(&self.request_id)" } else { "None" };
-            writeln!(source, "impl Request for {} {{ fn request_id(&self) -> Option<&str> {{ {body} }} }}", rust_path(&input))?;
+            let body = if input.get_field_by_name("request_id").is_some() && method_is_audited(&method) {
+                "Some(&self.request_id)"
+            } else {
+                "None"
+            };
+            writeln!(
+                source,
+                "impl Request for {} {{ fn request_id(&self) -> Option<&str> {{ {body} }} }}",
+                rust_path(&input)
+            )?;
         }
     }
     for message in redacted {
@@ -130,42 +154,73 @@ fn messages(pool: &DescriptorPool, redacted: &[MessageDescriptor]) -> Result<Str
 fn method_is_audited(method: &prost_reflect::MethodDescriptor) -> bool {
     let pool = method.parent_pool();
     pool.get_extension_by_name("board3.options.v1.policy")
-        .and_then(|extension| method.options().get_extension(&extension).as_message().map(|policy| flag(policy, "audited")))
+        .and_then(|extension| {
+            method
+                .options()
+                .get_extension(&extension)
+                .as_message()
+                .map(|policy| flag(policy, "audited"))
+        })
         .unwrap_or(false)
 }
 
 fn holds_secret(message: &MessageDescriptor) -> bool {
     message.fields().any(|field| {
         let options = field.options();
-        options.get_field_by_name("debug_redact").and_then(|value| value.as_bool()).unwrap_or(false)
+        options
+            .get_field_by_name("debug_redact")
+            .and_then(|value| value.as_bool())
+            .unwrap_or(false)
     })
 }
 
 fn rust_path(message: &MessageDescriptor) -> String {
-    let package = message.package_name().strip_prefix("board3.").unwrap_or(message.package_name()).replace('.', "::");
+    let package = message
+        .package_name()
+        .strip_prefix("board3.")
+        .unwrap_or(message.package_name())
+        .replace('.', "::");
     format!("crate::{package}::{}", message.name())
 }
 
 fn check(holds: bool, method: &str, rule: &str) -> Result<(), Failure> {
-    if holds { Ok(()) } else { Err(format!("{method}: a policy {rule}").into()) }
+    if holds {
+        Ok(())
+    } else {
+        Err(format!("{method}: a policy {rule}").into())
+    }
 }
 
 fn number(policy: &DynamicMessage, field: &str) -> i32 {
-    policy.get_field_by_name(field).and_then(|value| value.as_enum_number()).unwrap_or(0)
+    policy
+        .get_field_by_name(field)
+        .and_then(|value| value.as_enum_number())
+        .unwrap_or(0)
 }
 
 fn flag(policy: &DynamicMessage, field: &str) -> bool {
-    policy.get_field_by_name(field).and_then(|value| value.as_bool()).unwrap_or(false)
+    policy
+        .get_field_by_name(field)
+        .and_then(|value| value.as_bool())
+        .unwrap_or(false)
 }
 
 fn text(policy: &DynamicMessage, field: &str) -> String {
-    policy.get_field_by_name(field).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    policy
+        .get_field_by_name(field)
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
 }
 
 fn list(policy: &DynamicMessage, field: &str) -> Vec<String> {
-    let Some(value) = policy.get_field_by_name(field) else { return Vec::new() };
+    let Some(value) = policy.get_field_by_name(field) else {
+        return Vec::new();
+    };
     match value.as_ref() {
-        Value::List(values) => values.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect(),
+        Value::List(values) => values
+            .iter()
+            .filter_map(|value| value.as_str().map(str::to_owned))
+            .collect(),
         _ => Vec::new(),
     }
 }

@@ -78,6 +78,10 @@ mod tests {
             (Scope::Organization, "designs.design.write", true, true)
         );
         assert!(find("/board3.designs.v1.DesignService/Nothing").is_none());
-        assert!(!find("/board3.audit.v1.AuditService/ListAuditLogs").expect("declared").takes_request_id);
+        assert!(
+            !find("/board3.audit.v1.AuditService/ListAuditLogs")
+                .expect("declared")
+                .takes_request_id
+        );
     }
 }

@@ -25,12 +25,18 @@ impl fmt::Display for Problems {
 impl Env {
     /// The process's environment.
     pub fn process() -> Self {
-        Env { variables: std::env::vars().collect(), problems: Vec::new() }
+        Env {
+            variables: std::env::vars().collect(),
+            problems: Vec::new(),
+        }
     }
 
     /// A given environment, for tests.
     pub fn of(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        Env { variables: variables.into_iter().collect(), problems: Vec::new() }
+        Env {
+            variables: variables.into_iter().collect(),
+            problems: Vec::new(),
+        }
     }
 
     /// A variable that may be missing; an empty one counts as missing.
@@ -64,7 +70,10 @@ impl Env {
         match hex::decode_to_slice(&text, &mut key) {
             Ok(()) => Some(key),
             Err(_) => {
-                self.problem(format!("{name} must be 64 hex digits (32 bytes), has {} characters", text.chars().count()));
+                self.problem(format!(
+                    "{name} must be 64 hex digits (32 bytes), has {} characters",
+                    text.chars().count()
+                ));
                 None
             }
         }
@@ -131,19 +140,42 @@ impl fmt::Debug for SecretKey {
 }
 
 /// The five slices and their gRPC and HTTP ports.
-pub const SLICES: [(&str, u16, u16); 5] =
-    [("identity", 50051, 9051), ("designs", 50052, 9052), ("terraform_state", 50053, 9053), ("pipelines", 50054, 9054), ("audit", 50055, 9055)];
+pub const SLICES: [(&str, u16, u16); 5] = [
+    ("identity", 50051, 9051),
+    ("designs", 50052, 9052),
+    ("terraform_state", 50053, 9053),
+    ("pipelines", 50054, 9054),
+    ("audit", 50055, 9055),
+];
 
 impl Config {
     /// Reads what every service needs; `None` when a problem was noted.
     pub fn read(env: &mut Env, slice: &str) -> Option<Config> {
-        let (_, grpc, http) = SLICES.iter().find(|(name, _, _)| *name == slice).copied().unwrap_or((slice_unknown(env, slice), 0, 0));
+        let (_, grpc, http) =
+            SLICES
+                .iter()
+                .find(|(name, _, _)| *name == slice)
+                .copied()
+                .unwrap_or((slice_unknown(env, slice), 0, 0));
         let environment = env.optional("BOARD3_ENVIRONMENT").unwrap_or_else(|| "dev".to_owned());
-        if environment.is_empty() || environment.len() > 16 || !environment.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+        if environment.is_empty()
+            || environment.len() > 16
+            || !environment
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        {
             env.problem("BOARD3_ENVIRONMENT must be 1 to 16 of a-z and 0-9");
         }
-        let grpc_listen = env.parsed("BOARD3_GRPC_LISTEN", &format!("127.0.0.1:{grpc}"), "an address with a port, like 127.0.0.1:50051");
-        let http_listen = env.parsed("BOARD3_HTTP_LISTEN", &format!("127.0.0.1:{http}"), "an address with a port, like 127.0.0.1:9051");
+        let grpc_listen = env.parsed(
+            "BOARD3_GRPC_LISTEN",
+            &format!("127.0.0.1:{grpc}"),
+            "an address with a port, like 127.0.0.1:50051",
+        );
+        let http_listen = env.parsed(
+            "BOARD3_HTTP_LISTEN",
+            &format!("127.0.0.1:{http}"),
+            "an address with a port, like 127.0.0.1:9051",
+        );
         let database_url = env.required("DATABASE_URL");
         let database_worker_url = env.required("DATABASE_WORKER_URL");
         let database_connections = env.parsed("DATABASE_CONNECTIONS", "16", "a number of connections");
@@ -151,13 +183,22 @@ impl Config {
         let instance = env.optional("BOARD3_INSTANCE");
         let ring = env.required("ENCRYPTION_KEY").and_then(|current| {
             let retired = env.optional("ENCRYPTION_KEYS_RETIRED").unwrap_or_default();
-            KeyRing::parse(&current, &retired).map_err(|problem| env.problem(format!("ENCRYPTION_KEY {problem}"))).ok()
+            KeyRing::parse(&current, &retired)
+                .map_err(|problem| env.problem(format!("ENCRYPTION_KEY {problem}")))
+                .ok()
         });
         let service_key = env.key("BOARD3_SERVICE_KEY").map(SecretKey);
         let mut peer_keys = BTreeMap::new();
-        for pair in env.required("BOARD3_PEER_KEYS").unwrap_or_default().split(',').filter(|pair| !pair.is_empty()) {
+        for pair in env
+            .required("BOARD3_PEER_KEYS")
+            .unwrap_or_default()
+            .split(',')
+            .filter(|pair| !pair.is_empty())
+        {
             match pair.split_once('=') {
-                Some((name, key)) if SLICES.iter().any(|(slice, _, _)| *slice == name) && key.starts_with("k4.public.") => {
+                Some((name, key))
+                    if SLICES.iter().any(|(slice, _, _)| *slice == name) && key.starts_with("k4.public.") =>
+                {
                     peer_keys.insert(name.to_owned(), key.to_owned());
                 }
                 _ => env.problem("BOARD3_PEER_KEYS must be a list like identity=k4.public.…,designs=k4.public.…"),
@@ -166,7 +207,9 @@ impl Config {
         let mut peers = BTreeMap::new();
         for (name, port, _) in SLICES {
             let variable = format!("BOARD3_{}", name.to_uppercase());
-            let address = env.optional(&variable).unwrap_or_else(|| format!("http://127.0.0.1:{port}"));
+            let address = env
+                .optional(&variable)
+                .unwrap_or_else(|| format!("http://127.0.0.1:{port}"));
             if !address.starts_with("http://") && !address.starts_with("https://") {
                 env.problem(format!("{variable} must be an address like http://127.0.0.1:{port}"));
             }
@@ -174,7 +217,9 @@ impl Config {
         }
         let otlp_endpoint = env.optional("OTEL_EXPORTER_OTLP_ENDPOINT");
         let log = env.optional("BOARD3_LOG").unwrap_or_else(|| "info".to_owned());
-        let log_sql = env.optional("BOARD3_LOG_SQL").is_some_and(|value| value == "1" || value == "true");
+        let log_sql = env
+            .optional("BOARD3_LOG_SQL")
+            .is_some_and(|value| value == "1" || value == "true");
         let concurrency = env.parsed("BOARD3_CONCURRENCY", "512", "a number of calls");
         let rate_scale = env.parsed("BOARD3_RATE_SCALE", "1", "a whole number");
         Some(Config {
@@ -221,9 +266,25 @@ mod tests {
         ]);
         assert!(Config::read(&mut env, "designs").is_none());
         let problems = env.take_problems();
-        for name in ["DATABASE_URL", "DATABASE_WORKER_URL", "REDIS_URL", "ENCRYPTION_KEY", "BOARD3_SERVICE_KEY", "BOARD3_GRPC_LISTEN", "BOARD3_PEER_KEYS"] {
-            assert_eq!(problems.iter().filter(|problem| problem.starts_with(name)).count(), 1, "{name}: {problems:?}");
+        for name in [
+            "DATABASE_URL",
+            "DATABASE_WORKER_URL",
+            "REDIS_URL",
+            "ENCRYPTION_KEY",
+            "BOARD3_SERVICE_KEY",
+            "BOARD3_GRPC_LISTEN",
+            "BOARD3_PEER_KEYS",
+        ] {
+            assert_eq!(
+                problems.iter().filter(|problem| problem.starts_with(name)).count(),
+                1,
+                "{name}: {problems:?}"
+            );
         }
-        assert!(!problems.iter().any(|problem| problem.contains("cafe") || problem.contains("c0ffee")));
+        assert!(
+            !problems
+                .iter()
+                .any(|problem| problem.contains("cafe") || problem.contains("c0ffee"))
+        );
     }
 }

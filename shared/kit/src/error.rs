@@ -49,7 +49,10 @@ impl Violations {
     /// Adds one.
     pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
         if self.0.len() < Self::MOST {
-            self.0.push(Violation { field: field.into(), description: description.into() });
+            self.0.push(Violation {
+                field: field.into(),
+                description: description.into(),
+            });
         }
     }
 
@@ -64,7 +67,14 @@ impl Violations {
     pub fn length(&mut self, field: &str, text: &str, least: usize, most: usize) {
         let characters = text.chars().count();
         if characters < least || characters > most {
-            self.add(field, if least == 0 { format!("must have at most {most} characters") } else { format!("must have {least} to {most} characters") });
+            self.add(
+                field,
+                if least == 0 {
+                    format!("must have at most {most} characters")
+                } else {
+                    format!("must have {least} to {most} characters")
+                },
+            );
         }
         if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
             self.add(field, "must have no control characters");
@@ -111,7 +121,10 @@ impl Error {
     /// An invalid request with a single violation.
     pub fn violation(field: impl Into<String>, description: impl Into<String>) -> Self {
         let mut error = Error::new(Reason::InvalidRequest, "the request is invalid");
-        error.0.violations.push(Violation { field: field.into(), description: description.into() });
+        error.0.violations.push(Violation {
+            field: field.into(),
+            description: description.into(),
+        });
         error
     }
 
@@ -176,8 +189,11 @@ impl Error {
     /// The status to answer, with the request id that finds the call in the log.
     pub fn to_status(&self, request_id: Option<&str>) -> Status {
         let inner = &self.0;
-        let mut metadata: std::collections::HashMap<String, String> =
-            inner.metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        let mut metadata: std::collections::HashMap<String, String> = inner
+            .metadata
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), value.clone()))
+            .collect();
         let mut details = ErrorDetails::new();
         if let Some(id) = request_id {
             metadata.insert("request_id".to_owned(), id.to_owned());
@@ -212,9 +228,13 @@ fn code(reason: Reason) -> Code {
     match reason {
         Reason::InvalidRequest | Reason::PageTokenInvalid | Reason::RequestIdReused => Code::InvalidArgument,
         Reason::SecretAlreadyShown | Reason::ResourceExists => Code::AlreadyExists,
-        Reason::CredentialInvalid | Reason::SessionRevoked | Reason::LoginFailed | Reason::RefreshTokenInvalid => Code::Unauthenticated,
+        Reason::CredentialInvalid | Reason::SessionRevoked | Reason::LoginFailed | Reason::RefreshTokenInvalid => {
+            Code::Unauthenticated
+        }
         Reason::PermissionMissing | Reason::CallerNotAllowed | Reason::Escalation => Code::PermissionDenied,
-        Reason::OrganizationRequired | Reason::InvitationInvalid | Reason::LastOwner | Reason::EpochChanged => Code::FailedPrecondition,
+        Reason::OrganizationRequired | Reason::InvitationInvalid | Reason::LastOwner | Reason::EpochChanged => {
+            Code::FailedPrecondition
+        }
         Reason::ResourceNotFound => Code::NotFound,
         Reason::EtagMismatch | Reason::Conflict => Code::Aborted,
         Reason::RateLimited | Reason::MessageTooLarge => Code::ResourceExhausted,
@@ -268,17 +288,26 @@ impl From<diesel::result::Error> for Error {
         use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
         match &error {
             Diesel::DatabaseError(Kind::SerializationFailure, _) => {
-                Error::new(Reason::Conflict, "another call changed the same rows; try again").retry_after(Duration::from_millis(50)).with_source(error)
+                Error::new(Reason::Conflict, "another call changed the same rows; try again")
+                    .retry_after(Duration::from_millis(50))
+                    .with_source(error)
             }
-            Diesel::DatabaseError(Kind::ClosedConnection | Kind::UnableToSendCommand, _) => Error::unavailable("postgres", error),
+            Diesel::DatabaseError(Kind::ClosedConnection | Kind::UnableToSendCommand, _) => {
+                Error::unavailable("postgres", error)
+            }
             // PostgreSQL says "canceling statement due to statement timeout" (57014), and diesel has no kind for it.
             Diesel::DatabaseError(_, told) if told.message().starts_with("canceling statement due to") => {
                 Error::new(Reason::DeadlineExceeded, "the call did not finish in its time").with_source(error)
             }
             Diesel::DatabaseError(_, told) if told.message() == "deadlock detected" => {
-                Error::new(Reason::Conflict, "another call changed the same rows; try again").retry_after(Duration::from_millis(50)).with_source(error)
+                Error::new(Reason::Conflict, "another call changed the same rows; try again")
+                    .retry_after(Duration::from_millis(50))
+                    .with_source(error)
             }
-            Diesel::DatabaseError(_, told) if told.message().starts_with("terminating connection") || told.message().contains("connection closed") => {
+            Diesel::DatabaseError(_, told)
+                if told.message().starts_with("terminating connection")
+                    || told.message().contains("connection closed") =>
+            {
                 Error::unavailable("postgres", error)
             }
             _ => Error::internal(error),
@@ -303,8 +332,12 @@ mod tests {
         let mut seen = 0;
         let lines: Vec<&str> = proto.lines().collect();
         for (index, line) in lines.iter().enumerate() {
-            let Some((name, _)) = line.trim().split_once(" = ") else { continue };
-            let Some(reason) = Reason::from_str_name(name) else { continue };
+            let Some((name, _)) = line.trim().split_once(" = ") else {
+                continue;
+            };
+            let Some(reason) = Reason::from_str_name(name) else {
+                continue;
+            };
             if reason == Reason::Unspecified {
                 continue;
             }

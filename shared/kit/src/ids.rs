@@ -80,7 +80,11 @@ pub fn required<T: FromStr>(field: &str, text: &str, violations: &mut Violations
 
 /// Parses an id that may be left empty.
 pub fn optional<T: FromStr>(field: &str, text: &str, violations: &mut Violations) -> Option<T> {
-    if text.is_empty() { None } else { required(field, text, violations) }
+    if text.is_empty() {
+        None
+    } else {
+        required(field, text, violations)
+    }
 }
 
 /// Who makes a call.
@@ -125,7 +129,10 @@ mod tests {
     fn an_id_has_one_spelling() {
         let id = OrgId::new();
         assert_eq!(id.to_string().parse::<OrgId>().ok(), Some(id));
-        assert!(id.to_string().to_uppercase().parse::<OrgId>().is_err() || !id.to_string().contains(|c: char| c.is_alphabetic()));
+        assert!(
+            id.to_string().to_uppercase().parse::<OrgId>().is_err()
+                || !id.to_string().contains(|c: char| c.is_alphabetic())
+        );
         assert!(format!("{{{id}}}").parse::<OrgId>().is_err());
         assert!(id.0.simple().to_string().parse::<OrgId>().is_err());
     }

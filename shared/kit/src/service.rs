@@ -72,7 +72,13 @@ impl Default for Parts {
 impl Parts {
     /// Nothing yet.
     pub fn new() -> Self {
-        Parts { routes: Routes::builder(), names: Vec::new(), consumers: Vec::new(), authority: None, tasks: Vec::new() }
+        Parts {
+            routes: Routes::builder(),
+            names: Vec::new(),
+            consumers: Vec::new(),
+            authority: None,
+            tasks: Vec::new(),
+        }
     }
 
     /// Serves a generated gRPC server.

@@ -39,16 +39,35 @@ pub(crate) fn start(config: &Config, slice: &'static str) -> Option<SdkTracerPro
             .inspect_err(|error| eprintln!("traces are off: {error}"))
             .ok()?;
         let resource = Resource::builder().with_service_name(format!("board3-{slice}")).build();
-        Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+        Some(
+            SdkTracerProvider::builder()
+                .with_batch_exporter(exporter)
+                .with_resource(resource)
+                .build(),
+        )
     });
-    let traces = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("board3")));
+    let traces = provider
+        .as_ref()
+        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("board3")));
     let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(true)
+        .with_span_list(false)
+        .with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first.
-    let _ = tracing_subscriber::registry().with(filter).with(traces).with(lines).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(traces)
+        .with(lines)
+        .try_init();
     std::panic::set_hook(Box::new(|panic| {
         // Where, never what: a panic's message may hold anything.
-        let place = panic.location().map(|place| format!("{}:{}", place.file(), place.line())).unwrap_or_default();
+        let place = panic
+            .location()
+            .map(|place| format!("{}:{}", place.file(), place.line()))
+            .unwrap_or_default();
         tracing::error!(place, "panicked");
     }));
     provider
@@ -83,27 +102,57 @@ impl Metrics {
         let mut registry = Registry::with_prefix("board3");
         let calls = Family::<[(&'static str, String); 2], Counter>::default();
         registry.register("rpc_calls", "Calls by RPC and gRPC code", calls.clone());
-        let durations = Family::<[(&'static str, String); 1], Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_5, 2.0, 16)));
-        registry.register("rpc_duration_seconds", "Time from a call's arrival to its answer", durations.clone());
-        Metrics { registry: Mutex::new(registry), calls, durations, readings: Mutex::default() }
+        let durations = Family::<[(&'static str, String); 1], Histogram>::new_with_constructor(|| {
+            Histogram::new(exponential_buckets(0.000_5, 2.0, 16))
+        });
+        registry.register(
+            "rpc_duration_seconds",
+            "Time from a call's arrival to its answer",
+            durations.clone(),
+        );
+        Metrics {
+            registry: Mutex::new(registry),
+            calls,
+            durations,
+            readings: Mutex::default(),
+        }
     }
 
     /// Counts a finished call.
     pub(crate) fn rpc(&self, method: &Method, code: Code, took: Duration) {
-        self.calls.get_or_create(&[("method", method.action.to_owned()), ("code", format!("{code:?}"))]).inc();
-        self.durations.get_or_create(&[("method", method.action.to_owned())]).observe(took.as_secs_f64());
+        self.calls
+            .get_or_create(&[("method", method.action.to_owned()), ("code", format!("{code:?}"))])
+            .inc();
+        self.durations
+            .get_or_create(&[("method", method.action.to_owned())])
+            .observe(took.as_secs_f64());
     }
 
     /// A counter of the service's own, `board3_<name>_total`.
     pub fn counter(&self, name: &'static str, help: &'static str) -> Counter {
         let counter = Counter::default();
-        self.registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).register(name, help, counter.clone());
+        self.registry
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .register(name, help, counter.clone());
         counter
     }
 
     /// A figure that is read at each scrape: pairs of labels (`pool="app"`, or empty) and value.
-    pub fn reading(&self, name: &'static str, help: &'static str, read: impl Fn() -> Vec<(String, f64)> + Send + 'static) {
-        self.readings.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(Reading { name, help, read: Box::new(read) });
+    pub fn reading(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> Vec<(String, f64)> + Send + 'static,
+    ) {
+        self.readings
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .push(Reading {
+                name,
+                help,
+                read: Box::new(read),
+            });
     }
 
     /// Everything in the OpenMetrics text format.
@@ -115,11 +164,20 @@ impl Metrics {
         }
         let end = text.strip_suffix("# EOF\n").map_or(text.len(), str::len);
         text.truncate(end);
-        for reading in self.readings.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).iter() {
+        for reading in self
+            .readings
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .iter()
+        {
             let Reading { name, help, read } = reading;
             let _ = writeln!(text, "# HELP board3_{name} {help}.\n# TYPE board3_{name} gauge");
             for (labels, value) in read() {
-                let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+                let braces = if labels.is_empty() {
+                    String::new()
+                } else {
+                    format!("{{{labels}}}")
+                };
                 let _ = writeln!(text, "board3_{name}{braces} {value}");
             }
         }

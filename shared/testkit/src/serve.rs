@@ -11,7 +11,8 @@ use std::{
 
 use api::{
     events::v1::{
-        Event, HeadRequest, HeadResponse, PermissionsChanged, PositionedEvent, ReplayRequest, ReplayResponse, SessionRevoked,
+        Event, HeadRequest, HeadResponse, PermissionsChanged, PositionedEvent, ReplayRequest, ReplayResponse,
+        SessionRevoked,
         event::Payload,
         event_log_service_server::{EventLogService, EventLogServiceServer},
     },
@@ -90,24 +91,38 @@ pub async fn serve_with(service: Service, more: &[(&str, &str)]) -> Served {
         ("REDIS_URL", servers::redis_url().await),
         ("ENCRYPTION_KEY", seed(1)),
         ("BOARD3_SERVICE_KEY", seed(9)),
-        ("BOARD3_PEER_KEYS", format!("identity={own_key},designs={own_key},audit={own_key}")),
+        (
+            "BOARD3_PEER_KEYS",
+            format!("identity={own_key},designs={own_key},audit={own_key}"),
+        ),
         ("BOARD3_IDENTITY", office.address.clone()),
         ("BOARD3_SIGNING_KEY", seed(7)),
         ("PASSWORD_PEPPER", seed(4)),
         ("API_KEY_PEPPER", seed(5)),
         ("BOARD3_RATE_SCALE", "1000".to_owned()),
-        ("BOARD3_LOG", std::env::var("BOARD3_LOG").unwrap_or_else(|_| "warn".to_owned())),
+        (
+            "BOARD3_LOG",
+            std::env::var("BOARD3_LOG").unwrap_or_else(|_| "warn".to_owned()),
+        ),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
     env.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));
-    env.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    env.extend(
+        more.iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    );
     let running = match kit::service::start(service, Env::of(env.clone())).await {
         Ok(running) => running,
         Err(problems) => panic!("{slice} does not start: {problems}"),
     };
-    let served = Served { running, database, office, env };
+    let served = Served {
+        running,
+        database,
+        office,
+        env,
+    };
     served.ready().await;
     served
 }
@@ -115,7 +130,9 @@ pub async fn serve_with(service: Service, more: &[(&str, &str)]) -> Served {
 impl Served {
     /// A channel without a credential.
     pub fn channel(&self) -> Channel {
-        Endpoint::from_shared(format!("http://{}", self.running.grpc)).expect("an address is a URI").connect_lazy()
+        Endpoint::from_shared(format!("http://{}", self.running.grpc))
+            .expect("an address is a URI")
+            .connect_lazy()
     }
 
     /// A channel with this credential.
@@ -159,7 +176,9 @@ impl Served {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), asked).await.expect("the service becomes ready");
+        tokio::time::timeout(Duration::from_secs(20), asked)
+            .await
+            .expect("the service becomes ready");
     }
 }
 
@@ -181,10 +200,19 @@ struct State {
 
 impl Office {
     async fn open() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
         let address = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let state = State { epoch: Uuid::new_v4(), ..State::default() };
-        let office = Office { address, key: Arc::new(SigningKey::from_seed(&[7; 32])), state: Arc::new(Mutex::new(state)) };
+        let state = State {
+            epoch: Uuid::new_v4(),
+            ..State::default()
+        };
+        let office = Office {
+            address,
+            key: Arc::new(SigningKey::from_seed(&[7; 32])),
+            state: Arc::new(Mutex::new(state)),
+        };
         let served = Server::builder()
             .add_service(AuthServiceServer::new(office.clone()))
             .add_service(EventLogServiceServer::new(office.clone()))
@@ -196,23 +224,43 @@ impl Office {
     /// Lets a principal do this in an organization, and nothing else.
     pub fn grant(&self, org: OrgId, principal: Principal, permissions: &[&str]) {
         let permissions = permissions.iter().map(|&permission| permission.to_owned()).collect();
-        self.state().permissions.insert((org, principal.to_string()), permissions);
+        self.state()
+            .permissions
+            .insert((org, principal.to_string()), permissions);
     }
 
     /// An access token.
     pub fn token(&self, org: OrgId, principal: Principal, session: Uuid, permission_version: i64) -> String {
         let expires_at = SystemTime::now() + Duration::from_secs(300);
-        self.key.sign_access("test", &AccessClaims { principal, org: Some(org), session, epoch: 1, permission_version, expires_at })
+        self.key.sign_access(
+            "test",
+            &AccessClaims {
+                principal,
+                org: Some(org),
+                session,
+                epoch: 1,
+                permission_version,
+                expires_at,
+            },
+        )
     }
 
     /// Tells the services that a session is over.
     pub fn revoke_session(&self, org: OrgId, session: Uuid) {
-        self.tell(org, Payload::SessionRevoked(SessionRevoked { session_id: session.to_string() }));
+        self.tell(
+            org,
+            Payload::SessionRevoked(SessionRevoked {
+                session_id: session.to_string(),
+            }),
+        );
     }
 
     /// Tells the services that permissions of an organization have a new version.
     pub fn change_permissions(&self, org: OrgId, permission_version: i64) {
-        self.tell(org, Payload::PermissionsChanged(PermissionsChanged { permission_version }));
+        self.tell(
+            org,
+            Payload::PermissionsChanged(PermissionsChanged { permission_version }),
+        );
     }
 
     /// Tells the services anything.
@@ -238,7 +286,11 @@ impl EventLogService for Office {
 
     async fn head(&self, _: Request<HeadRequest>) -> Result<Response<HeadResponse>, Status> {
         let state = self.state();
-        Ok(Response::new(HeadResponse { source: "identity".to_owned(), epoch: state.epoch.to_string(), head: state.events.len() as i64 }))
+        Ok(Response::new(HeadResponse {
+            source: "identity".to_owned(),
+            epoch: state.epoch.to_string(),
+            head: state.events.len() as i64,
+        }))
     }
 
     async fn replay(&self, request: Request<ReplayRequest>) -> Result<Response<Self::ReplayStream>, Status> {
@@ -252,23 +304,29 @@ impl EventLogService for Office {
                 event: Some(state.events[index].clone()),
             })
             .collect();
-        let answer = ReplayResponse { events, head: state.events.len() as i64, epoch: state.epoch.to_string() };
+        let answer = ReplayResponse {
+            events,
+            head: state.events.len() as i64,
+            epoch: state.epoch.to_string(),
+        };
         Ok(Response::new(tokio_stream::iter(vec![Ok(answer)])))
     }
 }
 
-macro_rules! closed {
-    ($($name:ident($request:ty) -> $response:ty;)*) => {
-        $(async fn $name(&self, _: Request<$request>) -> Result<Response<$response>, Status> {
-            Err(Status::unimplemented("the office only answers services"))
-        })*
-    };
+fn closed<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("the office only answers services"))
 }
 
 #[tonic::async_trait]
 impl auth_service_server::AuthService for Office {
-    async fn get_signing_keys(&self, _: Request<GetSigningKeysRequest>) -> Result<Response<GetSigningKeysResponse>, Status> {
-        let key = api::identity::v1::SigningKey { key_id: self.key.key_id().to_owned(), public_key: self.key.public_key() };
+    async fn get_signing_keys(
+        &self,
+        _: Request<GetSigningKeysRequest>,
+    ) -> Result<Response<GetSigningKeysResponse>, Status> {
+        let key = api::identity::v1::SigningKey {
+            key_id: self.key.key_id().to_owned(),
+            public_key: self.key.public_key(),
+        };
         Ok(Response::new(GetSigningKeysResponse { keys: vec![key] }))
     }
 
@@ -277,23 +335,59 @@ impl auth_service_server::AuthService for Office {
         request: Request<GetPermissionSetRequest>,
     ) -> Result<Response<GetPermissionSetResponse>, Status> {
         let request = request.into_inner();
-        let kind = if request.principal_kind() == PrincipalKind::ApiKey { "key" } else { "user" };
-        let org: OrgId = request.organization_id.parse().map_err(|_| Status::invalid_argument("organization_id"))?;
-        let permissions = self.state().permissions.get(&(org, format!("{kind}:{}", request.principal_id))).cloned().unwrap_or_default();
-        Ok(Response::new(GetPermissionSetResponse { permissions, permission_version: 1 }))
+        let kind = if request.principal_kind() == PrincipalKind::ApiKey {
+            "key"
+        } else {
+            "user"
+        };
+        let org: OrgId = request
+            .organization_id
+            .parse()
+            .map_err(|_| Status::invalid_argument("organization_id"))?;
+        let permissions = self
+            .state()
+            .permissions
+            .get(&(org, format!("{kind}:{}", request.principal_id)))
+            .cloned()
+            .unwrap_or_default();
+        Ok(Response::new(GetPermissionSetResponse {
+            permissions,
+            permission_version: 1,
+        }))
     }
 
     async fn check_session(&self, _: Request<CheckSessionRequest>) -> Result<Response<CheckSessionResponse>, Status> {
         Ok(Response::new(CheckSessionResponse { active: true }))
     }
 
-    closed! {
-        sign_up(SignUpRequest) -> SignUpResponse;
-        login(LoginRequest) -> LoginResponse;
-        refresh_token(RefreshTokenRequest) -> RefreshTokenResponse;
-        logout(LogoutRequest) -> LogoutResponse;
-        switch_organization(SwitchOrganizationRequest) -> SwitchOrganizationResponse;
-        exchange_api_key(ExchangeApiKeyRequest) -> ExchangeApiKeyResponse;
+    async fn sign_up(&self, _: Request<SignUpRequest>) -> Result<Response<SignUpResponse>, Status> {
+        closed()
+    }
+
+    async fn login(&self, _: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
+        closed()
+    }
+
+    async fn refresh_token(&self, _: Request<RefreshTokenRequest>) -> Result<Response<RefreshTokenResponse>, Status> {
+        closed()
+    }
+
+    async fn logout(&self, _: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
+        closed()
+    }
+
+    async fn switch_organization(
+        &self,
+        _: Request<SwitchOrganizationRequest>,
+    ) -> Result<Response<SwitchOrganizationResponse>, Status> {
+        closed()
+    }
+
+    async fn exchange_api_key(
+        &self,
+        _: Request<ExchangeApiKeyRequest>,
+    ) -> Result<Response<ExchangeApiKeyResponse>, Status> {
+        closed()
     }
 }
 

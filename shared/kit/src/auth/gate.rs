@@ -94,10 +94,14 @@ impl Gate {
         let claims = match (method.scope, caller) {
             (policy::Scope::Public, _) => return Ok(Scope::Public(PublicScope { call })),
             (_, Caller::Nobody) => return Err(Error::new(Reason::CredentialInvalid, "a credential is needed")),
-            (policy::Scope::Peer, Caller::Peer(slice)) if method.peers.iter().any(|peer| *peer == "*" || *peer == slice) => {
+            (policy::Scope::Peer, Caller::Peer(slice))
+                if method.peers.iter().any(|peer| *peer == "*" || *peer == slice) =>
+            {
                 return Ok(Scope::Peer(PeerScope { call, slice }));
             }
-            (_, Caller::Peer(_)) => return Err(Error::new(Reason::CallerNotAllowed, "this RPC is not for this service")),
+            (_, Caller::Peer(_)) => {
+                return Err(Error::new(Reason::CallerNotAllowed, "this RPC is not for this service"));
+            }
             (_, Caller::Someone(claims)) => claims,
         };
         self.not_revoked(&claims, method.sensitive).await?;
@@ -112,7 +116,9 @@ impl Gate {
 
     /// Who a bearer credential belongs to: an access token, an API key, or a service's token.
     pub(crate) async fn authenticate(&self, credential: Option<&str>) -> Result<Caller> {
-        let Some(credential) = credential else { return Ok(Caller::Nobody) };
+        let Some(credential) = credential else {
+            return Ok(Caller::Nobody);
+        };
         if credential.len() > 2048 {
             return Err(invalid("malformed"));
         }
@@ -121,8 +127,14 @@ impl Gate {
         }
         let id = token::key_id(credential).map_err(|_| invalid("malformed"))?;
         if let Some((slice, key)) = self.peers.get(&id) {
-            let named = key.verify_service(&self.environment, credential).map_err(|_| invalid("refused"))?;
-            return if named == *slice { Ok(Caller::Peer(slice)) } else { Err(invalid("of another service")) };
+            let named = key
+                .verify_service(&self.environment, credential)
+                .map_err(|_| invalid("refused"))?;
+            return if named == *slice {
+                Ok(Caller::Peer(slice))
+            } else {
+                Err(invalid("of another service"))
+            };
         }
         Ok(Caller::Someone(self.verify(&id, credential).await?))
     }
@@ -144,11 +156,17 @@ impl Gate {
                 return Ok(claims.clone());
             }
         }
-        let key = self.keys.find(key_id).await?.ok_or_else(|| invalid("signed with an unknown key"))?;
-        let claims = key.verify_access(&self.environment, credential).map_err(|refused| match refused {
-            token::Refused::Expired => invalid("expired"),
-            _ => invalid("refused"),
-        })?;
+        let key = self
+            .keys
+            .find(key_id)
+            .await?
+            .ok_or_else(|| invalid("signed with an unknown key"))?;
+        let claims = key
+            .verify_access(&self.environment, credential)
+            .map_err(|refused| match refused {
+                token::Refused::Expired => invalid("expired"),
+                _ => invalid("refused"),
+            })?;
         lock(&self.verified).put(digest, (claims.clone(), Instant::now()));
         Ok(claims)
     }
@@ -189,16 +207,21 @@ impl Gate {
         match self.revocations.feed() {
             Feed::Live => Ok(()),
             Feed::Lagging => {
-                let active = self.authority.session_active(claims.session, claims.principal, claims.epoch).await.map_err(|error| {
-                    Error::new(Reason::RevocationUnknown, "revocations cannot be checked just now")
-                        .retry_after(Duration::from_secs(1))
-                        .with_source(error)
-                })?;
+                let active = self
+                    .authority
+                    .session_active(claims.session, claims.principal, claims.epoch)
+                    .await
+                    .map_err(|error| {
+                        Error::new(Reason::RevocationUnknown, "revocations cannot be checked just now")
+                            .retry_after(Duration::from_secs(1))
+                            .with_source(error)
+                    })?;
                 if active { Ok(()) } else { Err(session_over()) }
             }
-            Feed::Lost => {
-                Err(Error::new(Reason::RevocationUnknown, "revocations cannot be checked just now").retry_after(Duration::from_secs(5)))
-            }
+            Feed::Lost => Err(
+                Error::new(Reason::RevocationUnknown, "revocations cannot be checked just now")
+                    .retry_after(Duration::from_secs(5)),
+            ),
         }
     }
 
@@ -206,21 +229,43 @@ impl Gate {
         let method = call.method;
         match method.scope {
             policy::Scope::User => {
-                let user = claims.principal.user().ok_or_else(|| Error::new(Reason::CallerNotAllowed, "this RPC is for signed-in users"))?;
-                Ok(Scope::User(UserScope { call: call.clone(), user, org: claims.org, session: claims.session }))
+                let user = claims
+                    .principal
+                    .user()
+                    .ok_or_else(|| Error::new(Reason::CallerNotAllowed, "this RPC is for signed-in users"))?;
+                Ok(Scope::User(UserScope {
+                    call: call.clone(),
+                    user,
+                    org: claims.org,
+                    session: claims.session,
+                }))
             }
             policy::Scope::Organization => {
-                let org = claims
-                    .org
-                    .ok_or_else(|| Error::new(Reason::OrganizationRequired, "the token names no organization; call SwitchOrganization"))?;
+                let org = claims.org.ok_or_else(|| {
+                    Error::new(
+                        Reason::OrganizationRequired,
+                        "the token names no organization; call SwitchOrganization",
+                    )
+                })?;
                 let permissions = self.permissions(org, claims, method.sensitive).await?;
                 if !permissions.holds(method.permission) {
-                    return Err(Error::new(Reason::PermissionMissing, format!("the permission {} is needed", method.permission))
-                        .with("permission", method.permission));
+                    return Err(Error::new(
+                        Reason::PermissionMissing,
+                        format!("the permission {} is needed", method.permission),
+                    )
+                    .with("permission", method.permission));
                 }
-                Ok(Scope::Org(OrgScope { call: call.clone(), org, principal: claims.principal, permissions }))
+                Ok(Scope::Org(OrgScope {
+                    call: call.clone(),
+                    org,
+                    principal: claims.principal,
+                    permissions,
+                }))
             }
-            policy::Scope::Peer => Err(Error::new(Reason::CallerNotAllowed, "this RPC is for services of the suite")),
+            policy::Scope::Peer => Err(Error::new(
+                Reason::CallerNotAllowed,
+                "this RPC is for services of the suite",
+            )),
             policy::Scope::Public => Ok(Scope::Public(PublicScope { call: call.clone() })),
         }
     }
@@ -244,8 +289,12 @@ impl Gate {
     }
 
     async fn record_denial(&self, claims: &AccessClaims, call: Arc<Call>, error: &Error) {
-        let refusal =
-            Refusal { org: claims.org.unwrap_or(OrgId::PLATFORM), actor: claims.principal, outcome: Outcome::Denied, about: None };
+        let refusal = Refusal {
+            org: claims.org.unwrap_or(OrgId::PLATFORM),
+            actor: claims.principal,
+            outcome: Outcome::Denied,
+            about: None,
+        };
         let scope = PublicScope { call };
         if let Err(failure) = self.db.refuse(&scope, refusal, error).await {
             tracing::warn!(error = ?failure, "a denial could not be recorded");

@@ -24,7 +24,12 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub(crate) fn new(authority: Arc<dyn Authority>) -> Self {
-        Keys { authority, known: RwLock::default(), unknown: Mutex::default(), fetching: tokio::sync::Mutex::new(()) }
+        Keys {
+            authority,
+            known: RwLock::default(),
+            unknown: Mutex::default(),
+            fetching: tokio::sync::Mutex::new(()),
+        }
     }
 
     /// The key with this id; `None` if identity does not know it either.
@@ -56,7 +61,11 @@ impl Keys {
 
     /// Whether there is a key at all: part of readiness.
     pub(crate) fn ready(&self) -> bool {
-        !self.known.read().unwrap_or_else(|poisoned| poisoned.into_inner()).is_empty()
+        !self
+            .known
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .is_empty()
     }
 
     /// Fetches at start, as often as it takes, then every minute.
@@ -66,7 +75,11 @@ impl Keys {
                 Ok(()) => REFRESH_EVERY,
                 Err(error) => {
                     tracing::debug!(error = ?error, "signing keys cannot be fetched");
-                    if self.ready() { Duration::from_secs(5) } else { Duration::from_millis(100) }
+                    if self.ready() {
+                        Duration::from_secs(5)
+                    } else {
+                        Duration::from_millis(100)
+                    }
                 }
             };
             tokio::time::sleep(wait).await;
@@ -75,13 +88,21 @@ impl Keys {
 
     async fn fetch(&self) -> Result<()> {
         let keys = self.authority.signing_keys().await?;
-        let keys = keys.iter().filter_map(|key| PublicKey::parse(key)).map(|key| (key.id().to_owned(), key)).collect();
+        let keys = keys
+            .iter()
+            .filter_map(|key| PublicKey::parse(key))
+            .map(|key| (key.id().to_owned(), key))
+            .collect();
         *self.known.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = keys;
         Ok(())
     }
 
     fn known(&self, id: &str) -> Option<PublicKey> {
-        self.known.read().unwrap_or_else(|poisoned| poisoned.into_inner()).get(id).cloned()
+        self.known
+            .read()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .get(id)
+            .cloned()
     }
 
     fn taken_as_unknown(&self, id: &str) -> bool {

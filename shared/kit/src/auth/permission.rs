@@ -20,7 +20,12 @@ impl PermissionSet {
     pub fn resolve<S: AsRef<str>>(grants: impl IntoIterator<Item = S>) -> Self {
         let mut set = BTreeSet::new();
         for grant in grants {
-            set.extend(PERMISSIONS.iter().copied().filter(|permission| covers(grant.as_ref(), permission)));
+            set.extend(
+                PERMISSIONS
+                    .iter()
+                    .copied()
+                    .filter(|permission| covers(grant.as_ref(), permission)),
+            );
         }
         PermissionSet(set)
     }
@@ -82,7 +87,10 @@ mod tests {
 
     #[test]
     fn unknown_names_grant_nothing() {
-        assert_eq!(PermissionSet::resolve(["designs.castle.write", "nonsense"]), PermissionSet::none());
+        assert_eq!(
+            PermissionSet::resolve(["designs.castle.write", "nonsense"]),
+            PermissionSet::none()
+        );
         assert!(PermissionSet::resolve(["*.*.*"]).holds("designs.design.publish"));
         assert!(is_grant("designs.*.read") && !is_grant("designs.*") && !is_grant("de*.x.y") && !is_grant(""));
     }

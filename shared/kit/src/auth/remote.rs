@@ -21,38 +21,70 @@ pub(crate) struct RemoteAuthority {
 
 impl RemoteAuthority {
     pub(crate) fn new(peers: &Peers) -> Self {
-        RemoteAuthority { identity: AuthServiceClient::new(peers.channel("identity")) }
+        RemoteAuthority {
+            identity: AuthServiceClient::new(peers.channel("identity")),
+        }
     }
 }
 
 #[async_trait]
 impl Authority for RemoteAuthority {
     async fn signing_keys(&self) -> Result<Vec<String>> {
-        let answer = self.identity.clone().get_signing_keys(GetSigningKeysRequest {}).await.map_err(|s| peer_error("identity", s))?;
+        let answer = self
+            .identity
+            .clone()
+            .get_signing_keys(GetSigningKeysRequest {})
+            .await
+            .map_err(|s| peer_error("identity", s))?;
         Ok(answer.into_inner().keys.into_iter().map(|key| key.public_key).collect())
     }
 
     async fn permission_set(&self, org: OrgId, principal: Principal) -> Result<(PermissionSet, i64)> {
         let (kind, id) = wire(principal)?;
-        let request =
-            GetPermissionSetRequest { organization_id: org.to_string(), principal_kind: kind.into(), principal_id: id.to_string() };
-        let answer = self.identity.clone().get_permission_set(request).await.map_err(|s| peer_error("identity", s))?.into_inner();
+        let request = GetPermissionSetRequest {
+            organization_id: org.to_string(),
+            principal_kind: kind.into(),
+            principal_id: id.to_string(),
+        };
+        let answer = self
+            .identity
+            .clone()
+            .get_permission_set(request)
+            .await
+            .map_err(|s| peer_error("identity", s))?
+            .into_inner();
         Ok((PermissionSet::resolve(&answer.permissions), answer.permission_version))
     }
 
     async fn session_active(&self, session: Uuid, principal: Principal, epoch: i64) -> Result<bool> {
         let (kind, id) = wire(principal)?;
-        let request =
-            CheckSessionRequest { session_id: session.to_string(), principal_kind: kind.into(), principal_id: id.to_string(), epoch };
-        let answer = self.identity.clone().check_session(request).await.map_err(|s| peer_error("identity", s))?;
+        let request = CheckSessionRequest {
+            session_id: session.to_string(),
+            principal_kind: kind.into(),
+            principal_id: id.to_string(),
+            epoch,
+        };
+        let answer = self
+            .identity
+            .clone()
+            .check_session(request)
+            .await
+            .map_err(|s| peer_error("identity", s))?;
         Ok(answer.into_inner().active)
     }
 
     async fn exchange_api_key(&self, key: &str) -> Result<String> {
-        let request = ExchangeApiKeyRequest { api_key: key.to_owned() };
+        let request = ExchangeApiKeyRequest {
+            api_key: key.to_owned(),
+        };
         match self.identity.clone().exchange_api_key(request).await {
             Ok(answer) => Ok(answer.into_inner().access_token),
-            Err(status) if matches!(status.code(), tonic::Code::Unauthenticated | tonic::Code::InvalidArgument) => {
+            Err(status)
+                if matches!(
+                    status.code(),
+                    tonic::Code::Unauthenticated | tonic::Code::InvalidArgument
+                ) =>
+            {
                 Err(Error::new(Reason::CredentialInvalid, "the credential is not valid").with_source(status))
             }
             Err(status) => Err(peer_error("identity", status)),
@@ -64,6 +96,8 @@ fn wire(principal: Principal) -> Result<(PrincipalKind, Uuid)> {
     match principal {
         Principal::User(id) => Ok((PrincipalKind::User, id.0)),
         Principal::ApiKey(id) => Ok((PrincipalKind::ApiKey, id)),
-        Principal::Service(_) | Principal::Anonymous => Err(Error::internal("only users and API keys hold permissions")),
+        Principal::Service(_) | Principal::Anonymous => {
+            Err(Error::internal("only users and API keys hold permissions"))
+        }
     }
 }

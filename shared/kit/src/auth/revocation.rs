@@ -45,7 +45,12 @@ pub(crate) enum Feed {
 
 impl Revocations {
     pub(crate) fn new() -> Self {
-        Revocations { sessions: RwLock::default(), epochs: RwLock::default(), versions: RwLock::default(), confirmed: Mutex::new(None) }
+        Revocations {
+            sessions: RwLock::default(),
+            epochs: RwLock::default(),
+            versions: RwLock::default(),
+            confirmed: Mutex::new(None),
+        }
     }
 
     /// Whether the session is revoked or the token's epoch is old.
@@ -53,13 +58,19 @@ impl Revocations {
         if read(&self.sessions).contains_key(&claims.session) {
             return true;
         }
-        let Principal::User(user) = claims.principal else { return false };
-        read(&self.epochs).get(&user.0).is_some_and(|(epoch, _)| claims.epoch < *epoch)
+        let Principal::User(user) = claims.principal else {
+            return false;
+        };
+        read(&self.epochs)
+            .get(&user.0)
+            .is_some_and(|(epoch, _)| claims.epoch < *epoch)
     }
 
     /// The version of the organization's permissions that a call must be judged by.
     pub(crate) fn permission_version(&self, org: OrgId, token: i64) -> i64 {
-        read(&self.versions).get(&org).map_or(token, |(version, _)| token.max(*version))
+        read(&self.versions)
+            .get(&org)
+            .map_or(token, |(version, _)| token.max(*version))
     }
 
     /// How much the set can be relied on now.
@@ -73,7 +84,10 @@ impl Revocations {
 
     /// How long ago the feed was last known to be complete.
     pub(crate) fn lag(&self) -> Option<Duration> {
-        self.confirmed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).map(|at| at.elapsed())
+        self.confirmed
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .map(|at| at.elapsed())
     }
 
     /// Takes identity's events for as long as the service runs.
@@ -146,8 +160,15 @@ mod tests {
     use crate::ids::UserId;
 
     fn told(org: OrgId, payload: Payload) -> PositionedEvent {
-        let event = Event { organization_id: org.to_string(), payload: Some(payload), ..Event::default() };
-        PositionedEvent { event: Some(event), ..PositionedEvent::default() }
+        let event = Event {
+            organization_id: org.to_string(),
+            payload: Some(payload),
+            ..Event::default()
+        };
+        PositionedEvent {
+            event: Some(event),
+            ..PositionedEvent::default()
+        }
     }
 
     #[test]
@@ -163,12 +184,32 @@ mod tests {
             expires_at: SystemTime::now(),
         };
         assert!(!set.revoked(&claims(1)));
-        set.take(&told(org, Payload::UserEpochChanged(UserEpochChanged { user_id: user.to_string(), epoch: 2 })));
-        set.take(&told(org, Payload::UserEpochChanged(UserEpochChanged { user_id: user.to_string(), epoch: 1 })));
+        set.take(&told(
+            org,
+            Payload::UserEpochChanged(UserEpochChanged {
+                user_id: user.to_string(),
+                epoch: 2,
+            }),
+        ));
+        set.take(&told(
+            org,
+            Payload::UserEpochChanged(UserEpochChanged {
+                user_id: user.to_string(),
+                epoch: 1,
+            }),
+        ));
         assert!(set.revoked(&claims(1)) && !set.revoked(&claims(2)));
-        set.take(&told(org, Payload::PermissionsChanged(PermissionsChanged { permission_version: 5 })));
+        set.take(&told(
+            org,
+            Payload::PermissionsChanged(PermissionsChanged { permission_version: 5 }),
+        ));
         assert_eq!((set.permission_version(org, 1), set.permission_version(org, 9)), (5, 9));
-        set.take(&told(org, Payload::SessionRevoked(SessionRevoked { session_id: session.to_string() })));
+        set.take(&told(
+            org,
+            Payload::SessionRevoked(SessionRevoked {
+                session_id: session.to_string(),
+            }),
+        ));
         assert!(set.revoked(&claims(2)));
         assert_eq!(set.feed(), Feed::Lost);
     }

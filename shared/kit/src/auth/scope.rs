@@ -43,8 +43,21 @@ pub struct Repeat {
 
 impl Call {
     /// A call that has just arrived.
-    pub fn new(method: &'static Method, request_id: String, traceparent: String, caller_address: String, deadline: Instant) -> Self {
-        Call { method, request_id, traceparent, caller_address, deadline, repeat: OnceLock::new() }
+    pub fn new(
+        method: &'static Method,
+        request_id: String,
+        traceparent: String,
+        caller_address: String,
+        deadline: Instant,
+    ) -> Self {
+        Call {
+            method,
+            request_id,
+            traceparent,
+            caller_address,
+            deadline,
+            repeat: OnceLock::new(),
+        }
     }
 
     /// What is left of its time; zero when it is over.
@@ -165,7 +178,10 @@ mod sealed {
 impl sealed::Sealed for PublicScope {}
 impl Begins for PublicScope {
     fn tenancy(&self) -> Tenancy {
-        Tenancy { org: OrgId::PLATFORM, principal: Principal::Anonymous }
+        Tenancy {
+            org: OrgId::PLATFORM,
+            principal: Principal::Anonymous,
+        }
     }
     fn call(&self) -> Option<&Arc<Call>> {
         Some(&self.call)
@@ -178,7 +194,10 @@ impl Begins for PublicScope {
 impl sealed::Sealed for UserScope {}
 impl Begins for UserScope {
     fn tenancy(&self) -> Tenancy {
-        Tenancy { org: OrgId::PLATFORM, principal: Principal::User(self.user) }
+        Tenancy {
+            org: OrgId::PLATFORM,
+            principal: Principal::User(self.user),
+        }
     }
     fn call(&self) -> Option<&Arc<Call>> {
         Some(&self.call)
@@ -191,7 +210,10 @@ impl Begins for UserScope {
 impl sealed::Sealed for OrgScope {}
 impl Begins for OrgScope {
     fn tenancy(&self) -> Tenancy {
-        Tenancy { org: self.org, principal: self.principal }
+        Tenancy {
+            org: self.org,
+            principal: self.principal,
+        }
     }
     fn call(&self) -> Option<&Arc<Call>> {
         Some(&self.call)
@@ -204,7 +226,10 @@ impl Begins for OrgScope {
 impl sealed::Sealed for PeerScope {}
 impl Begins for PeerScope {
     fn tenancy(&self) -> Tenancy {
-        Tenancy { org: OrgId::PLATFORM, principal: Principal::Service(self.slice) }
+        Tenancy {
+            org: OrgId::PLATFORM,
+            principal: Principal::Service(self.slice),
+        }
     }
     fn call(&self) -> Option<&Arc<Call>> {
         Some(&self.call)
@@ -223,7 +248,10 @@ pub struct WorkerScope {
 impl sealed::Sealed for WorkerScope {}
 impl Begins for WorkerScope {
     fn tenancy(&self) -> Tenancy {
-        Tenancy { org: OrgId::PLATFORM, principal: Principal::Service(self.slice) }
+        Tenancy {
+            org: OrgId::PLATFORM,
+            principal: Principal::Service(self.slice),
+        }
     }
     fn call(&self) -> Option<&Arc<Call>> {
         None
@@ -245,7 +273,11 @@ macro_rules! admitted_as {
     ($scope:ident, $variant:ident) => {
         impl Admitted for $scope {
             fn from_scope(scope: &Scope) -> Option<Self> {
-                if let Scope::$variant(scope) = scope { Some(scope.clone()) } else { None }
+                if let Scope::$variant(scope) = scope {
+                    Some(scope.clone())
+                } else {
+                    None
+                }
             }
             fn call(&self) -> &Arc<Call> {
                 &self.call
@@ -270,8 +302,12 @@ pub fn admitted<S: Admitted, M: api::Request>(request: Request<M>) -> Result<(S,
         .and_then(S::from_scope)
         .ok_or_else(|| Error::internal("the handler asks for another scope than the RPC's policy gives"))?;
     if let Some(text) = message.request_id().filter(|text| !text.is_empty()) {
-        let request_id = crate::ids::parse(text).map_err(|_| Error::violation("request_id", "must be a UUID in lower case with hyphens"))?;
-        let repeat = Repeat { request_id, arguments: message.encode_to_vec() };
+        let request_id = crate::ids::parse(text)
+            .map_err(|_| Error::violation("request_id", "must be a UUID in lower case with hyphens"))?;
+        let repeat = Repeat {
+            request_id,
+            arguments: message.encode_to_vec(),
+        };
         if scope.call().repeat.set(repeat).is_err() {
             return Err(Error::new(Reason::Internal, "internal error").into());
         }

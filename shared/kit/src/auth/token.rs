@@ -95,7 +95,10 @@ impl SigningKey {
         let pair = ed25519_compact::KeyPair::from_seed(ed25519_compact::Seed::new(*seed));
         let secret = AsymmetricSecretKey::<V4>::from(pair.sk.as_ref()).expect("an Ed25519 secret key has 64 bytes");
         let public = AsymmetricPublicKey::<V4>::from(pair.pk.as_ref()).expect("an Ed25519 public key has 32 bytes");
-        SigningKey { secret, public: PublicKey::new(public) }
+        SigningKey {
+            secret,
+            public: PublicKey::new(public),
+        }
     }
 
     /// The public half.
@@ -146,8 +149,13 @@ impl SigningKey {
     fn sign(&self, claims: &impl Serialize, assertion: &str) -> String {
         let message = serde_json::to_vec(claims).expect("claims are plain strings and numbers");
         let footer = format!("{{\"kid\":\"{}\"}}", self.public.id);
-        PublicToken::sign(&self.secret, &message, Some(footer.as_bytes()), Some(assertion.as_bytes()))
-            .expect("a message that is not empty can be signed")
+        PublicToken::sign(
+            &self.secret,
+            &message,
+            Some(footer.as_bytes()),
+            Some(assertion.as_bytes()),
+        )
+        .expect("a message that is not empty can be signed")
     }
 }
 
@@ -189,7 +197,14 @@ impl PublicKey {
             "key" => Principal::ApiKey(id),
             _ => return Err(Refused::Malformed),
         };
-        Ok(AccessClaims { principal, org: claims.org, session: claims.sid, epoch: claims.ep, permission_version: claims.pv, expires_at })
+        Ok(AccessClaims {
+            principal,
+            org: claims.org,
+            session: claims.sid,
+            epoch: claims.ep,
+            permission_version: claims.pv,
+            expires_at,
+        })
     }
 
     /// The slice that a service's token names.
@@ -204,7 +219,8 @@ impl PublicKey {
 
     fn verify<T: for<'de> Deserialize<'de>>(&self, token: &str, assertion: &str) -> Result<T, Refused> {
         let untrusted = UntrustedToken::<Public, V4>::try_from(token).map_err(|_| Refused::Malformed)?;
-        let trusted = PublicToken::verify(&self.key, &untrusted, None, Some(assertion.as_bytes())).map_err(|_| Refused::Forged)?;
+        let trusted = PublicToken::verify(&self.key, &untrusted, None, Some(assertion.as_bytes()))
+            .map_err(|_| Refused::Forged)?;
         serde_json::from_str(trusted.payload()).map_err(|_| Refused::Malformed)
     }
 }
@@ -213,7 +229,9 @@ impl PublicKey {
 pub fn key_id(token: &str) -> Result<String, Refused> {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let mut parts = token.split('.');
-    let (Some("v4"), Some("public"), Some(_), Some(footer), None) = (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some("v4"), Some("public"), Some(_), Some(footer), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(Refused::Malformed);
     };
     // {"kid":"k4.pid. + 44 characters + "} = 61 bytes, 82 characters of base64.
@@ -222,9 +240,16 @@ pub fn key_id(token: &str) -> Result<String, Refused> {
     }
     let footer = URL_SAFE_NO_PAD.decode(footer).map_err(|_| Refused::Malformed)?;
     let footer = std::str::from_utf8(&footer).map_err(|_| Refused::Malformed)?;
-    let id = footer.strip_prefix("{\"kid\":\"").and_then(|rest| rest.strip_suffix("\"}")).ok_or(Refused::Malformed)?;
+    let id = footer
+        .strip_prefix("{\"kid\":\"")
+        .and_then(|rest| rest.strip_suffix("\"}"))
+        .ok_or(Refused::Malformed)?;
     let body = id.strip_prefix("k4.pid.").ok_or(Refused::Malformed)?;
-    if body.len() != 44 || !body.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+    if body.len() != 44
+        || !body
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    {
         return Err(Refused::Malformed);
     }
     Ok(id.to_owned())
@@ -235,14 +260,24 @@ fn assertion(environment: &str, kind: &str) -> String {
 }
 
 fn written(time: SystemTime) -> String {
-    OffsetDateTime::from(time).format(&Rfc3339).expect("times of this age have a form in RFC 3339")
+    OffsetDateTime::from(time)
+        .format(&Rfc3339)
+        .expect("times of this age have a form in RFC 3339")
 }
 
 fn in_time(exp: &str, nbf: &str) -> Result<SystemTime, Refused> {
-    let exp: SystemTime = OffsetDateTime::parse(exp, &Rfc3339).map_err(|_| Refused::Malformed)?.into();
-    let nbf: SystemTime = OffsetDateTime::parse(nbf, &Rfc3339).map_err(|_| Refused::Malformed)?.into();
+    let exp: SystemTime = OffsetDateTime::parse(exp, &Rfc3339)
+        .map_err(|_| Refused::Malformed)?
+        .into();
+    let nbf: SystemTime = OffsetDateTime::parse(nbf, &Rfc3339)
+        .map_err(|_| Refused::Malformed)?
+        .into();
     let now = SystemTime::now();
-    if now >= exp || nbf > now + SKEW { Err(Refused::Expired) } else { Ok(exp) }
+    if now >= exp || nbf > now + SKEW {
+        Err(Refused::Expired)
+    } else {
+        Ok(exp)
+    }
 }
 
 #[cfg(test)]
@@ -267,7 +302,12 @@ mod tests {
         let said = claims(OffsetDateTime::from_unix_timestamp(4_000_000_000).unwrap().into());
         let token = key.sign_access("dev", &said);
         assert_eq!(key_id(&token).unwrap(), key.key_id());
-        assert_eq!(PublicKey::parse(&key.public_key()).unwrap().verify_access("dev", &token), Ok(said));
+        assert_eq!(
+            PublicKey::parse(&key.public_key())
+                .unwrap()
+                .verify_access("dev", &token),
+            Ok(said)
+        );
     }
 
     #[test]
@@ -277,16 +317,32 @@ mod tests {
         let token = key.sign_access("dev", &claims(later));
         assert_eq!(key.public().verify_access("prod", &token), Err(Refused::Forged));
         assert_eq!(key.public().verify_service("dev", &token), Err(Refused::Forged));
-        assert_eq!(SigningKey::from_seed(&[8; 32]).public().verify_access("dev", &token), Err(Refused::Forged));
+        assert_eq!(
+            SigningKey::from_seed(&[8; 32]).public().verify_access("dev", &token),
+            Err(Refused::Forged)
+        );
         let over = key.sign_access("dev", &claims(SystemTime::now() - Duration::from_secs(1)));
         assert_eq!(key.public().verify_access("dev", &over), Err(Refused::Expired));
-        assert_eq!(key.public().verify_access("dev", &key.sign_service("dev", "designs")), Err(Refused::Forged));
-        assert_eq!(key.public().verify_service("dev", &key.sign_service("dev", "designs")), Ok("designs".to_owned()));
+        assert_eq!(
+            key.public().verify_access("dev", &key.sign_service("dev", "designs")),
+            Err(Refused::Forged)
+        );
+        assert_eq!(
+            key.public().verify_service("dev", &key.sign_service("dev", "designs")),
+            Ok("designs".to_owned())
+        );
     }
 
     #[test]
     fn a_footer_of_another_shape_is_refused_before_anything_is_parsed() {
-        for token in ["", "v4.public.x", "v4.local.x.y", "v4.public.x.eyJraWQiOiJ4In0", "v2.public.a.b", "v4.public.a.b.c"] {
+        for token in [
+            "",
+            "v4.public.x",
+            "v4.local.x.y",
+            "v4.public.x.eyJraWQiOiJ4In0",
+            "v2.public.a.b",
+            "v4.public.a.b.c",
+        ] {
             assert_eq!(key_id(token), Err(Refused::Malformed), "{token}");
         }
     }

@@ -44,7 +44,10 @@ impl Instrumentation for Queries {
 pub(crate) fn readings() -> Vec<(String, f64)> {
     vec![
         ("of=\"count\"".to_owned(), STATEMENTS.load(Ordering::Relaxed) as f64),
-        ("of=\"seconds\"".to_owned(), MICROSECONDS.load(Ordering::Relaxed) as f64 / 1e6),
+        (
+            "of=\"seconds\"".to_owned(),
+            MICROSECONDS.load(Ordering::Relaxed) as f64 / 1e6,
+        ),
         ("of=\"failed\"".to_owned(), FAILED.load(Ordering::Relaxed) as f64),
     ]
 }

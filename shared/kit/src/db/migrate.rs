@@ -248,7 +248,10 @@ mod tests {
     #[test]
     fn kits_migrations_run_before_the_slices_own() {
         const OWN: EmbeddedMigrations = EmbeddedMigrations::new(&[]);
-        let slice = Slice { name: "designs", migrations: OWN };
+        let slice = Slice {
+            name: "designs",
+            migrations: OWN,
+        };
         assert_eq!(slice.versions().unwrap().first().map(String::as_str), Some("K0001"));
         assert_eq!(slice.owner(), "board3_designs_owner");
     }

@@ -55,7 +55,10 @@ impl bb8::ManageConnection for Manager {
 
     async fn connect(&self) -> Result<Connection, Self::Error> {
         let mut pg = AsyncPgConnection::establish(&self.url).await?;
-        pg.set_instrumentation(instrument::Queries { log: self.log_sql, started: None });
+        pg.set_instrumentation(instrument::Queries {
+            log: self.log_sql,
+            started: None,
+        });
         Ok(Connection { pg, open: false })
     }
 
@@ -96,8 +99,16 @@ impl Db {
             .idle_timeout(Duration::from_secs(300))
             .max_lifetime(Duration::from_secs(1800))
             .connection_timeout(ACQUIRE_TIMEOUT)
-            .build_unchecked(Manager { url: url.to_owned(), log_sql });
-        Db { pool, slice, ring, committed: Arc::new(Notify::new()) }
+            .build_unchecked(Manager {
+                url: url.to_owned(),
+                log_sql,
+            });
+        Db {
+            pool,
+            slice,
+            ring,
+            committed: Arc::new(Notify::new()),
+        }
     }
 
     /// Whether the database answers.
@@ -132,7 +143,11 @@ impl Db {
     /// # Errors
     /// REQUEST_ID_REUSED with other arguments, SECRET_ALREADY_SHOWN where the answer cannot be shown twice,
     /// and whatever `body` answers; then nothing is kept.
-    pub async fn write<R>(&self, scope: &impl Begins, body: impl AsyncFnOnce(&mut Tx) -> Result<R>) -> Result<Response<R>>
+    pub async fn write<R>(
+        &self,
+        scope: &impl Begins,
+        body: impl AsyncFnOnce(&mut Tx) -> Result<R>,
+    ) -> Result<Response<R>>
     where
         R: Message + Default,
     {
@@ -163,7 +178,13 @@ impl Db {
     /// A transaction with a scope. Dropped before it is committed or rolled back, its connection is closed, not reused.
     pub async fn begin(&self, scope: &impl Begins) -> Result<Tx> {
         let connection = self.connection().await?;
-        Ok(Tx::new(connection, scope, self.slice, self.ring.clone(), self.committed.clone()))
+        Ok(Tx::new(
+            connection,
+            scope,
+            self.slice,
+            self.ring.clone(),
+            self.committed.clone(),
+        ))
     }
 
     /// Completes after each commit that wrote to the outbox; the relay waits on it.

@@ -30,7 +30,10 @@ impl Db {
             return Err(Error::internal("only calls are refused"));
         };
         let mut tx = self.begin(scope).await?;
-        let tenancy = Tenancy { org: refusal.org, principal: refusal.actor };
+        let tenancy = Tenancy {
+            org: refusal.org,
+            principal: refusal.actor,
+        };
         let mut event = audited(&call, tenancy, refusal.about);
         event.set_outcome(refusal.outcome);
         event.reason = error.reason_name().to_owned();
@@ -50,17 +53,79 @@ impl super::Tx {
 /// The audit event of a call that was done.
 pub(super) fn audited(call: &Call, tenancy: Tenancy, about: Option<(&'static str, String)>) -> Event {
     Event {
-        resource: about.map(|(kind, id)| Resource { r#type: kind.to_owned(), id }),
+        resource: about.map(|(kind, id)| Resource {
+            r#type: kind.to_owned(),
+            id,
+        }),
         outcome: Outcome::Success.into(),
         audited: true,
-        ..event(Some(call), tenancy.org, tenancy.principal, call.method.action.to_owned())
+        ..event(
+            Some(call),
+            tenancy.org,
+            tenancy.principal,
+            call.method.action.to_owned(),
+        )
     }
 }
 
 /// An event that peers are told beyond the audit trail.
 pub(super) fn told(call: Option<&Call>, org: OrgId, principal: Principal, slice: &str, payload: Payload) -> Event {
     let action = call.map_or_else(|| slice.to_owned(), |call| call.method.action.to_owned());
-    Event { payload: Some(payload), outcome: Outcome::Success.into(), ..event(call, org, principal, action) }
+    Event {
+        payload: Some(payload),
+        outcome: Outcome::Success.into(),
+        ..event(call, org, principal, action)
+    }
+}
+
+/// How the action of a dead letter's audit event ends.
+pub(super) const DEAD_LETTER: &str = ".DeadLetter";
+
+/// The audit event of an event that a consumer of `slice` could not apply.
+pub(super) fn dead_letter(org: OrgId, slice: &'static str, dead: &Event, error: &Error) -> Event {
+    Event {
+        resource: Some(Resource {
+            r#type: "event".to_owned(),
+            id: dead.event_id.clone(),
+        }),
+        outcome: Outcome::Failure.into(),
+        reason: error.reason_name().to_owned(),
+        audited: true,
+        ..event(None, org, Principal::Service(slice), format!("{slice}{DEAD_LETTER}"))
+    }
+}
+
+/// The event that others follow from.
+pub(super) struct Cause {
+    event_id: String,
+    depth: u32,
+    request_id: String,
+    traceparent: String,
+}
+
+impl Cause {
+    pub(super) fn of(event: &Event) -> Self {
+        Cause {
+            event_id: event.event_id.clone(),
+            depth: event.chain_depth,
+            request_id: event.request_id.clone(),
+            traceparent: event.traceparent.clone(),
+        }
+    }
+
+    /// Puts the chain, and where no call does the request and its trace, on what follows.
+    pub(super) fn mark(&self, event: &mut Event) {
+        event.cause_event_id.clone_from(&self.event_id);
+        event.chain_depth = self.depth + 1;
+        if event.action.ends_with(DEAD_LETTER) {
+            // It ends the chain, and must itself still be applied.
+            event.chain_depth = event.chain_depth.min(4);
+        }
+        if event.request_id.is_empty() {
+            event.request_id.clone_from(&self.request_id);
+            event.traceparent.clone_from(&self.traceparent);
+        }
+    }
 }
 
 fn event(call: Option<&Call>, org: OrgId, principal: Principal, action: String) -> Event {
@@ -71,7 +136,10 @@ fn event(call: Option<&Call>, org: OrgId, principal: Principal, action: String) 
         actor: Some(actor(principal)),
         action,
         request_id: call.map(|call| call.request_id.clone()).unwrap_or_default(),
-        idempotency_key: call.and_then(Call::repeat).map(|repeat| repeat.request_id.to_string()).unwrap_or_default(),
+        idempotency_key: call
+            .and_then(Call::repeat)
+            .map(|repeat| repeat.request_id.to_string())
+            .unwrap_or_default(),
         traceparent: call.map(|call| call.traceparent.clone()).unwrap_or_default(),
         caller_address: call.map(|call| call.caller_address.clone()).unwrap_or_default(),
         ..Event::default()

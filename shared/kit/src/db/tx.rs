@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use api::events::v1::{Event, event::Payload};
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, QueryResult};
 use diesel::query_builder::{AsQuery, QueryFragment, QueryId};
+use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, QueryResult};
 use diesel_async::{AsyncConnectionCore, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use futures_util::{FutureExt, future::BoxFuture, stream::BoxStream};
 use prost::Message;
@@ -15,7 +15,10 @@ use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::{Manager, record, schema::{outbox, requests}};
+use super::{
+    Manager, record,
+    schema::{outbox, requests},
+};
 use crate::{
     auth::scope::{Begins, Call, Repeat, Tenancy},
     crypto::KeyRing,
@@ -48,8 +51,8 @@ pub struct Tx {
     slice: &'static str,
     ring: Arc<KeyRing>,
     about: Option<(&'static str, String)>,
-    told: Vec<(OrgId, Payload)>,
-    cause: Option<(String, u32)>,
+    told: Vec<(OrgId, Event)>,
+    cause: Option<record::Cause>,
     claimed: bool,
     committed: Arc<Notify>,
 }
@@ -72,8 +75,13 @@ impl Tx {
     ) -> Self {
         let tenancy = scope.tenancy();
         let call = scope.call().cloned();
-        let timeout = call.as_ref().map_or(30_000, |call| call.remaining().as_millis().clamp(1, 60_000));
-        let begin = format!("begin; {}, set_config('statement_timeout', '{timeout}', true)", settings(tenancy));
+        let timeout = call
+            .as_ref()
+            .map_or(30_000, |call| call.remaining().as_millis().clamp(1, 60_000));
+        let begin = format!(
+            "begin; {}, set_config('statement_timeout', '{timeout}', true)",
+            settings(tenancy)
+        );
         connection.open = true;
         Tx {
             connection,
@@ -109,17 +117,37 @@ impl Tx {
 
     /// Tells peers of a change in the transaction's organization.
     pub fn tell(&mut self, payload: Payload) {
-        self.told.push((self.tenancy.org, payload));
+        self.tell_in(self.tenancy.org, payload);
     }
 
     /// Tells peers of a change that concerns another organization: user changes go to each organization of the user.
     pub fn tell_in(&mut self, org: OrgId, payload: Payload) {
-        self.told.push((org, payload));
+        let event = record::told(self.call.as_deref(), org, self.tenancy.principal, self.slice, payload);
+        self.push(org, event);
     }
 
-    /// Names the event that what is told here follows from, and how long the chain behind it is.
+    /// Names the event that what is told from here on follows from, and how long the chain behind it is.
     pub fn caused_by(&mut self, event: &Event) {
-        self.cause = Some((event.event_id.clone(), event.chain_depth));
+        self.cause = Some(record::Cause::of(event));
+    }
+
+    /// Tells the audit trail that an event is set aside for good.
+    ///
+    /// Not of one that itself tells of a dead letter: a broken audit would never come to an end of it.
+    pub(crate) fn tell_dead_letter(&mut self, event: &Event, error: &Error) {
+        if event.action.ends_with(record::DEAD_LETTER) {
+            return;
+        }
+        let org = event.organization_id.parse().unwrap_or(OrgId::PLATFORM);
+        self.caused_by(event);
+        self.push(org, record::dead_letter(org, self.slice, event, error));
+    }
+
+    fn push(&mut self, org: OrgId, mut event: Event) {
+        if let Some(cause) = &self.cause {
+            cause.mark(&mut event);
+        }
+        self.told.push((org, event));
     }
 
     /// Goes on in an organization that the scope does not name, in the name of a principal proven there.
@@ -148,7 +176,8 @@ impl Tx {
             }
             Err(error) => {
                 self.told.truncate(told);
-                self.batch_execute("rollback to savepoint attempt; release savepoint attempt").await?;
+                self.batch_execute("rollback to savepoint attempt; release savepoint attempt")
+                    .await?;
                 Ok(Err(error))
             }
         }
@@ -156,7 +185,9 @@ impl Tx {
 
     /// Claims the call's request id; a twin at the same moment waits here for the first one's end.
     pub(super) async fn claim(&mut self) -> Result<Claim> {
-        let Some((call, repeat)) = self.repeat() else { return Ok(Claim::Fresh) };
+        let Some((call, repeat)) = self.repeat() else {
+            return Ok(Claim::Fresh);
+        };
         let key = (self.origin.org.0, self.origin.principal.to_string(), call.method.action);
         let hash = self.ring.keyed_hash("board3 request arguments", &repeat.arguments);
         let claimed = diesel::insert_into(requests::table)
@@ -167,7 +198,12 @@ impl Tx {
                 requests::request_id.eq(repeat.request_id),
                 requests::arguments_hash.eq(hash.as_slice()),
             ))
-            .on_conflict((requests::org_id, requests::principal, requests::method, requests::request_id))
+            .on_conflict((
+                requests::org_id,
+                requests::principal,
+                requests::method,
+                requests::request_id,
+            ))
             .do_nothing()
             .execute(self)
             .await?;
@@ -183,19 +219,31 @@ impl Tx {
             .await
             .optional()?;
         let Some((known, response, resource_id)) = row else {
-            return Err(Error::new(Reason::Conflict, "the first call with this request id has just ended; try again"));
+            return Err(Error::new(
+                Reason::Conflict,
+                "the first call with this request id has just ended; try again",
+            ));
         };
         if !self.ring.matches("board3 request arguments", &repeat.arguments, &known) {
-            return Err(Error::new(Reason::RequestIdReused, "this request id was used before with other arguments"));
+            return Err(Error::new(
+                Reason::RequestIdReused,
+                "this request id was used before with other arguments",
+            ));
         }
         match response {
             Some(sealed) => {
                 let aad = self.seal_context(&call, &repeat);
-                let answer = self.ring.open(&sealed, &aad).map_err(|error| Error::internal(format!("a kept answer cannot be opened: {error:?}")))?;
+                let answer = self
+                    .ring
+                    .open(&sealed, &aad)
+                    .map_err(|error| Error::internal(format!("a kept answer cannot be opened: {error:?}")))?;
                 Ok(Claim::Repeated(answer.expose_secret().to_vec()))
             }
-            None => Err(Error::new(Reason::SecretAlreadyShown, "this request succeeded before, and its answer is shown once")
-                .with("resource_id", resource_id.unwrap_or_default())),
+            None => Err(Error::new(
+                Reason::SecretAlreadyShown,
+                "this request succeeded before, and its answer is shown once",
+            )
+            .with("resource_id", resource_id.unwrap_or_default())),
         }
     }
 
@@ -204,7 +252,9 @@ impl Tx {
         if !self.claimed {
             return Ok(());
         }
-        let Some((call, repeat)) = self.repeat() else { return Ok(()) };
+        let Some((call, repeat)) = self.repeat() else {
+            return Ok(());
+        };
         let response = if call.method.answers_secret {
             None
         } else {
@@ -216,10 +266,15 @@ impl Tx {
             self.apply_settings(self.origin).await?;
         }
         let resource = self.about.as_ref().map(|(_, id)| id.clone());
-        diesel::update(requests::table.find((self.origin.org.0, self.origin.principal.to_string(), call.method.action, repeat.request_id)))
-            .set((requests::response.eq(response), requests::resource_id.eq(resource)))
-            .execute(self)
-            .await?;
+        diesel::update(requests::table.find((
+            self.origin.org.0,
+            self.origin.principal.to_string(),
+            call.method.action,
+            repeat.request_id,
+        )))
+        .set((requests::response.eq(response), requests::resource_id.eq(resource)))
+        .execute(self)
+        .await?;
         Ok(())
     }
 
@@ -229,18 +284,14 @@ impl Tx {
         if let Some(call) = self.call.clone().filter(|call| call.method.audited) {
             let about = self.about.take();
             if about.is_none() && cfg!(debug_assertions) {
-                return Err(Error::internal(format!("{} does not say what it is about", call.method.action)));
+                return Err(Error::internal(format!(
+                    "{} does not say what it is about",
+                    call.method.action
+                )));
             }
             events.push((self.tenancy.org, record::audited(&call, self.tenancy, about)));
         }
-        for (org, payload) in std::mem::take(&mut self.told) {
-            let mut event = record::told(self.call.as_deref(), org, self.tenancy.principal, self.slice, payload);
-            if let Some((cause, depth)) = &self.cause {
-                event.cause_event_id = cause.clone();
-                event.chain_depth = depth + 1;
-            }
-            events.push((org, event));
-        }
+        events.append(&mut self.told);
         let wrote = !events.is_empty();
         self.write_events(events).await?;
         failpoint::hit("tx.before_commit").await?;
@@ -270,7 +321,11 @@ impl Tx {
             .iter()
             .map(|(org, event)| {
                 let id = Uuid::parse_str(&event.event_id).map_err(Error::internal)?;
-                Ok((outbox::event_id.eq(id), outbox::org_id.eq(org.0), outbox::envelope.eq(event.encode_to_vec())))
+                Ok((
+                    outbox::event_id.eq(id),
+                    outbox::org_id.eq(org.0),
+                    outbox::envelope.eq(event.encode_to_vec()),
+                ))
             })
             .collect::<Result<_>>()?;
         diesel::insert_into(outbox::table).values(rows).execute(self).await?;
@@ -289,7 +344,11 @@ impl Tx {
     }
 
     fn seal_context(&self, call: &Call, repeat: &Repeat) -> Vec<u8> {
-        format!("requests|{}|{}|{}|{}", self.origin.org, self.origin.principal, call.method.action, repeat.request_id).into_bytes()
+        format!(
+            "requests|{}|{}|{}|{}",
+            self.origin.org, self.origin.principal, call.method.action, repeat.request_id
+        )
+        .into_bytes()
     }
 
     async fn apply_settings(&mut self, tenancy: Tenancy) -> Result<()> {
@@ -301,8 +360,15 @@ impl Tx {
 /// The statement that binds row-level security to a tenancy for the rest of the transaction.
 fn settings(tenancy: Tenancy) -> String {
     // Ids are UUIDs by type: nothing in them needs quoting.
-    let user = tenancy.principal.user().map(|user| user.to_string()).unwrap_or_default();
-    format!("select set_config('app.org', '{}', true), set_config('app.user', '{user}', true)", tenancy.org)
+    let user = tenancy
+        .principal
+        .user()
+        .map(|user| user.to_string())
+        .unwrap_or_default();
+    format!(
+        "select set_config('app.org', '{}', true), set_config('app.user', '{user}', true)",
+        tenancy.org
+    )
 }
 
 impl SimpleAsyncConnection for Tx {

@@ -18,5 +18,6 @@ pub trait Consumer: Send + Sync + 'static {
     ///
     /// The transaction is the worker role's and has entered the event's organization.
     /// An error is tried again; after five tries the event is a dead letter and the cursor moves on.
+    /// An error that says nothing about the event (a database that is away, a deadlock) is tried again for ever.
     async fn apply(&self, tx: &mut Tx, event: &PositionedEvent) -> Result<()>;
 }

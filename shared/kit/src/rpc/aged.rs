@@ -23,7 +23,13 @@ struct Aged {
 
 /// Bounds a streamed response.
 pub(super) fn bounded(response: Response<Body>) -> Response<Body> {
-    response.map(|inner| Body::new(Aged { inner, end: Box::pin(tokio::time::sleep(OLDEST)), over: false }))
+    response.map(|inner| {
+        Body::new(Aged {
+            inner,
+            end: Box::pin(tokio::time::sleep(OLDEST)),
+            over: false,
+        })
+    })
 }
 
 impl HttpBody for Aged {
@@ -36,9 +42,15 @@ impl HttpBody for Aged {
         }
         if self.end.as_mut().poll(context).is_ready() {
             self.over = true;
-            let status = Error::new(Reason::DeadlineExceeded, "the stream has reached its age; go on from its cursor").to_status(None);
+            let status = Error::new(
+                Reason::DeadlineExceeded,
+                "the stream has reached its age; go on from its cursor",
+            )
+            .to_status(None);
             let mut trailers = HeaderMap::new();
-            return Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))));
+            return Poll::Ready(Some(
+                status.add_header(&mut trailers).map(|()| Frame::trailers(trailers)),
+            ));
         }
         Pin::new(&mut self.inner).poll_frame(context)
     }

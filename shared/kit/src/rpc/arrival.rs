@@ -23,7 +23,13 @@ const LONGEST_DEADLINE: Duration = Duration::from_secs(60);
 /// The call that a request is.
 pub(super) fn call(method: &'static Method, request: &Request<Body>) -> Call {
     let headers = request.headers();
-    Call::new(method, request_id(headers), traceparent(headers), address(request), Instant::now() + time_allowed(headers))
+    Call::new(
+        method,
+        request_id(headers),
+        traceparent(headers),
+        address(request),
+        Instant::now() + time_allowed(headers),
+    )
 }
 
 /// The span of a call, a child of the caller's where it sent one.
@@ -48,7 +54,12 @@ pub(super) fn span(call: &Call, headers: &HeaderMap) -> tracing::Span {
 /// The caller's `x-request-id`, if it is one, else a new one.
 pub(super) fn request_id(headers: &HeaderMap) -> String {
     match text(headers, "x-request-id") {
-        Some(id) if (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b)) => id.to_owned(),
+        Some(id)
+            if (1..=128).contains(&id.len())
+                && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b)) =>
+        {
+            id.to_owned()
+        }
         _ => Uuid::now_v7().to_string(),
     }
 }
@@ -58,9 +69,20 @@ pub(super) fn request_id(headers: &HeaderMap) -> String {
 /// # Errors
 /// CREDENTIAL_INVALID for another kind of `authorization`.
 pub(super) fn bearer(request: &Request<Body>) -> Result<Option<&str>> {
-    let Some(value) = request.headers().get("authorization") else { return Ok(None) };
-    let malformed = || Error::new(Reason::CredentialInvalid, "authorization must be `Bearer` and a token or an API key");
-    let (kind, credential) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(malformed)?;
+    let Some(value) = request.headers().get("authorization") else {
+        return Ok(None);
+    };
+    let malformed = || {
+        Error::new(
+            Reason::CredentialInvalid,
+            "authorization must be `Bearer` and a token or an API key",
+        )
+    };
+    let (kind, credential) = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .ok_or_else(malformed)?;
     if !kind.eq_ignore_ascii_case("bearer") || credential.trim().is_empty() {
         return Err(malformed());
     }
@@ -79,7 +101,9 @@ fn traceparent(headers: &HeaderMap) -> String {
 fn well_formed(value: &str) -> bool {
     let lower_hex = |part: &str| part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     let parts: Vec<&str> = value.split('-').collect();
-    let [version, trace, span, flags] = parts.as_slice() else { return false };
+    let [version, trace, span, flags] = parts.as_slice() else {
+        return false;
+    };
     *version == "00"
         && trace.len() == 32
         && span.len() == 16
@@ -91,7 +115,10 @@ fn well_formed(value: &str) -> bool {
 
 fn address(request: &Request<Body>) -> String {
     if let Some(info) = request.extensions().get::<TcpConnectInfo>() {
-        return info.remote_addr().map(|address| address.ip().to_string()).unwrap_or_default();
+        return info
+            .remote_addr()
+            .map(|address| address.ip().to_string())
+            .unwrap_or_default();
     }
     if request.extensions().get::<UdsConnectInfo>().is_some() {
         return "local".to_owned();
@@ -101,7 +128,9 @@ fn address(request: &Request<Body>) -> String {
 
 /// The caller's `grpc-timeout`, a little shortened, because tonic's own timer fires at it and says CANCELLED.
 fn time_allowed(headers: &HeaderMap) -> Duration {
-    let Some(asked) = text(headers, "grpc-timeout").and_then(timeout) else { return DEFAULT_DEADLINE };
+    let Some(asked) = text(headers, "grpc-timeout").and_then(timeout) else {
+        return DEFAULT_DEADLINE;
+    };
     let asked = asked.min(LONGEST_DEADLINE);
     asked.saturating_sub((asked / 10).min(Duration::from_millis(100)))
 }
@@ -160,9 +189,19 @@ mod tests {
     #[test]
     fn a_trace_goes_on_and_nonsense_starts_a_new_one() {
         let mut headers = HeaderMap::new();
-        headers.insert("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().expect("ASCII"));
+        headers.insert(
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+                .parse()
+                .expect("ASCII"),
+        );
         assert!(traceparent(&headers).starts_with("00-0af7651916cd43dd8448eb211c80319c-"));
-        headers.insert("traceparent", "00-00000000000000000000000000000000-b7ad6b7169203331-01".parse().expect("ASCII"));
+        headers.insert(
+            "traceparent",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01"
+                .parse()
+                .expect("ASCII"),
+        );
         let fresh = traceparent(&headers);
         assert!(well_formed(&fresh) && !fresh.contains("00000000000000000000000000000000"));
     }

@@ -65,12 +65,19 @@ impl Peers {
             slice,
             token: Mutex::new(None),
         };
-        Peers { channels: Arc::new(channels), credential: PeerCredential(Arc::new(signer)) }
+        Peers {
+            channels: Arc::new(channels),
+            credential: PeerCredential(Arc::new(signer)),
+        }
     }
 
     /// The channel to a slice.
     pub fn channel(&self, slice: &str) -> PeerChannel {
-        let channel = self.channels.get(slice).cloned().expect("every slice has an address, at least the default one");
+        let channel = self
+            .channels
+            .get(slice)
+            .cloned()
+            .expect("every slice has an address, at least the default one");
         InterceptedService::new(channel, self.credential.clone())
     }
 }
@@ -110,7 +117,9 @@ impl Signer {
 /// A peer's failure as ours: it cannot be reached, or it broke; its own reasons are not ours.
 pub fn peer_error(peer: &'static str, status: Status) -> Error {
     match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted | Code::Unknown => Error::unavailable(peer, status),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted | Code::Unknown => {
+            Error::unavailable(peer, status)
+        }
         _ => Error::internal(status),
     }
 }

@@ -61,7 +61,10 @@ pub(crate) struct Stacked<S> {
 impl<S> tower::Layer<S> for StackLayer {
     type Service = Stacked<S>;
     fn layer(&self, inner: S) -> Stacked<S> {
-        Stacked { stack: self.0.clone(), inner }
+        Stacked {
+            stack: self.0.clone(),
+            inner,
+        }
     }
 }
 
@@ -110,9 +113,16 @@ impl Stack {
         };
         let call = Arc::new(arrival::call(method, &request));
         let span = arrival::span(&call, request.headers());
-        let outcome = CURRENT.scope(call.clone(), self.guarded(inner, request, call.clone())).instrument(span.clone()).await;
+        let outcome = CURRENT
+            .scope(call.clone(), self.guarded(inner, request, call.clone()))
+            .instrument(span.clone())
+            .await;
         let refused = match &outcome {
-            Ok(response) => response.extensions().get::<Status>().filter(|status| status.code() != Code::Ok).cloned(),
+            Ok(response) => response
+                .extensions()
+                .get::<Status>()
+                .filter(|status| status.code() != Code::Ok)
+                .cloned(),
             Err(_) => None,
         };
         let (mut response, code) = match (outcome, refused) {
@@ -146,7 +156,12 @@ impl Stack {
             .unwrap_or_else(|_| Err(Error::internal("the handler panicked")))
     }
 
-    async fn admitted_and_run<S>(&self, mut inner: S, mut request: Request<Body>, call: Arc<Call>) -> Result<Response<Body>>
+    async fn admitted_and_run<S>(
+        &self,
+        mut inner: S,
+        mut request: Request<Body>,
+        call: Arc<Call>,
+    ) -> Result<Response<Body>>
     where
         S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send,
         S::Future: Send,
@@ -154,7 +169,8 @@ impl Stack {
         let deadline = tokio::time::Instant::from_std(call.deadline);
         let run = async {
             let _permit = self.permits.clone().try_acquire_owned().map_err(|_| {
-                Error::new(Reason::Overloaded, "the service carries as many calls as it can").retry_after(Duration::from_secs(1))
+                Error::new(Reason::Overloaded, "the service carries as many calls as it can")
+                    .retry_after(Duration::from_secs(1))
             })?;
             self.rate_by_address(&call).await?;
             let caller = self.gate.authenticate(arrival::bearer(&request)?).await?;
@@ -168,7 +184,11 @@ impl Stack {
         let response = tokio::time::timeout_at(deadline, run)
             .await
             .map_err(|_| Error::new(Reason::DeadlineExceeded, "the call did not finish in its time"))??;
-        Ok(if call.method.streams { aged::bounded(response) } else { response })
+        Ok(if call.method.streams {
+            aged::bounded(response)
+        } else {
+            response
+        })
     }
 
     async fn rate_by_address(&self, call: &Call) -> Result<()> {
@@ -195,7 +215,10 @@ impl Stack {
 
     fn limit(&self, per_minute: u32) -> Limit {
         let per_minute = per_minute.saturating_mul(self.rate_scale);
-        Limit { per_minute, burst: (per_minute / 6).max(20) }
+        Limit {
+            per_minute,
+            burst: (per_minute / 6).max(20),
+        }
     }
 
     /// The answer of a failed call, logged once: faults of ours as errors, broken dependencies as warnings.
@@ -203,7 +226,9 @@ impl Stack {
         let code = error.code();
         let reason = error.reason_name();
         span.in_scope(|| match code {
-            Code::Internal | Code::Unknown | Code::DataLoss => tracing::error!(?code, reason, error = ?error, "call failed"),
+            Code::Internal | Code::Unknown | Code::DataLoss => {
+                tracing::error!(?code, reason, error = ?error, "call failed")
+            }
             Code::Unavailable => tracing::warn!(?code, reason, error = ?error, "call failed"),
             _ => tracing::info!(?code, reason, "call refused"),
         });
@@ -230,9 +255,13 @@ fn ours(status: &Status) -> Option<&Error> {
 /// A status that tonic made before a handler was reached, as an error of ours.
 fn foreign(status: &Status) -> Error {
     match status.code() {
-        Code::Unimplemented => Error::new(Reason::MethodUnknown, "no such RPC here, or an encoding that is not supported"),
+        Code::Unimplemented => Error::new(
+            Reason::MethodUnknown,
+            "no such RPC here, or an encoding that is not supported",
+        ),
         Code::OutOfRange | Code::ResourceExhausted => {
-            Error::new(Reason::MessageTooLarge, "the message is larger than this RPC takes").with("limit_bytes", limit_told(status.message()))
+            Error::new(Reason::MessageTooLarge, "the message is larger than this RPC takes")
+                .with("limit_bytes", limit_told(status.message()))
         }
         Code::Internal | Code::InvalidArgument => Error::violation("message", "is missing or cannot be decoded"),
         _ => Error::internal(status.clone()),
@@ -241,5 +270,11 @@ fn foreign(status: &Status) -> Error {
 
 /// tonic tells the limit only in words: "… the limit is: 65536 bytes".
 fn limit_told(message: &str) -> String {
-    message.rsplit("limit is: ").next().unwrap_or_default().chars().take_while(char::is_ascii_digit).collect()
+    message
+        .rsplit("limit is: ")
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect()
 }

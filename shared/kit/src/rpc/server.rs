@@ -133,23 +133,57 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
     let config = Config::read(&mut env, slice);
     let build = (service.configure)(&mut env);
     // What can be tried is tried even where something else is wrong, so that all problems are told at once.
-    let grpc = listen(&mut env, "BOARD3_GRPC_LISTEN", config.as_ref().map(|config| config.grpc_listen));
-    let http = listen(&mut env, "BOARD3_HTTP_LISTEN", config.as_ref().map(|config| config.http_listen));
+    let grpc = listen(
+        &mut env,
+        "BOARD3_GRPC_LISTEN",
+        config.as_ref().map(|config| config.grpc_listen),
+    );
+    let http = listen(
+        &mut env,
+        "BOARD3_HTTP_LISTEN",
+        config.as_ref().map(|config| config.http_listen),
+    );
     let instance = reach_database(&mut env, "DATABASE_URL").await;
     let _ = reach_database(&mut env, "DATABASE_WORKER_URL").await;
     let redis = config.as_ref().and_then(|config| {
         let instance = config.instance.clone().or(instance).unwrap_or_default();
-        Redis::connect(&config.redis_url, format!("board3.{instance}")).map_err(|problem| env.problem(format!("REDIS_URL {problem}"))).ok()
+        Redis::connect(&config.redis_url, format!("board3.{instance}"))
+            .map_err(|problem| env.problem(format!("REDIS_URL {problem}")))
+            .ok()
     });
     let problems = env.take_problems();
-    let (Some(config), Some(build), Some(grpc), Some(http), Some(redis), true) = (config, build, grpc, http, redis, problems.is_empty()) else {
+    let (Some(config), Some(build), Some(grpc), Some(http), Some(redis), true) =
+        (config, build, grpc, http, redis, problems.is_empty())
+    else {
         return Err(Problems(problems));
     };
 
+    // A service reaches itself where it listens, also on a port that the system chose.
+    let mut config = config;
+    let own = if grpc.local.ip().is_unspecified() {
+        format!("127.0.0.1:{}", grpc.local.port())
+    } else {
+        grpc.local.to_string()
+    };
+    config.peers.insert(slice.to_owned(), format!("http://{own}"));
+
     let traces = telemetry::start(&config, slice);
     let metrics = Arc::new(Metrics::new());
-    let db = Db::new(&config.database_url, config.database_connections, slice, config.ring.clone(), config.log_sql);
-    let worker = Db::new(&config.database_worker_url, 6, slice, config.ring.clone(), config.log_sql).with_signal_of(&db);
+    let db = Db::new(
+        &config.database_url,
+        config.database_connections,
+        slice,
+        config.ring.clone(),
+        config.log_sql,
+    );
+    let worker = Db::new(
+        &config.database_worker_url,
+        6,
+        slice,
+        config.ring.clone(),
+        config.log_sql,
+    )
+    .with_signal_of(&db);
     let kit = Kit {
         db: db.clone(),
         worker: worker.clone(),
@@ -159,8 +193,12 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
         metrics: metrics.clone(),
         config: Arc::new(config),
     };
-    let mut parts = build(kit.clone()).await.map_err(|error| Problems(vec![error.to_string()]))?;
-    parts.routes.add_service(EventLogServiceServer::new(EventLog::new(worker.clone())));
+    let mut parts = build(kit.clone())
+        .await
+        .map_err(|error| Problems(vec![error.to_string()]))?;
+    parts
+        .routes
+        .add_service(EventLogServiceServer::new(EventLog::new(worker.clone())));
     parts.names.push(EventLogServiceServer::<EventLog>::NAME);
 
     let authority: Arc<dyn Authority> = match parts.authority {
@@ -183,7 +221,9 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
     for name in &parts.names {
         reporter.set_service_status(*name, ServingStatus::NotServing).await;
     }
-    reporter.set_service_status("readiness", ServingStatus::NotServing).await;
+    reporter
+        .set_service_status("readiness", ServingStatus::NotServing)
+        .await;
     reporter.set_service_status("liveness", ServingStatus::Serving).await;
     let whole = "the descriptors are our own and whole";
     parts
@@ -198,11 +238,24 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
             async move { stack.gate.keep_keys_fresh().await }
         }),
         tokio::spawn({
-            let feed = Follower::new(redis.clone(), kit.peers.clone(), "identity", Start::Since(Revocations::since()));
+            let feed = Follower::new(
+                redis.clone(),
+                kit.peers.clone(),
+                "identity",
+                Start::Since(Revocations::since()),
+            );
             async move { revocations.follow(feed).await }
         }),
         tokio::spawn(events::run(kit.clone(), parts.consumers, shutdown.clone())),
-        tokio::spawn(keep_ready(service, kit.clone(), stack.clone(), readiness.clone(), reporter, parts.names, shutdown.clone())),
+        tokio::spawn(keep_ready(
+            service,
+            kit.clone(),
+            stack.clone(),
+            readiness.clone(),
+            reporter,
+            parts.names,
+            shutdown.clone(),
+        )),
     ];
     tasks.extend(parts.tasks.into_iter().map(tokio::spawn));
 
@@ -224,12 +277,23 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
             }
         }),
         tokio::spawn(async move {
-            if let Err(error) = axum::serve(http.listener, router).with_graceful_shutdown(stop_http).await {
+            if let Err(error) = axum::serve(http.listener, router)
+                .with_graceful_shutdown(stop_http)
+                .await
+            {
                 tracing::error!(error = ?error, "the HTTP server ended");
             }
         }),
     ];
-    Ok(Running { grpc: grpc_address, http: http_address, kit, shutdown, tasks, servers, traces })
+    Ok(Running {
+        grpc: grpc_address,
+        http: http_address,
+        kit,
+        shutdown,
+        tasks,
+        servers,
+        traces,
+    })
 }
 
 /// Looks every half second whether everything that a call needs is there, and tells both kinds of health.
@@ -246,14 +310,26 @@ async fn keep_ready(
     let mut told = None;
     while !shutdown.is_cancelled() {
         if !migrated {
-            migrated = matches!(migrate::pending(&kit.config.database_url, service.slice).await, Ok(false));
+            migrated = matches!(
+                migrate::pending(&kit.config.database_url, service.slice).await,
+                Ok(false)
+            );
         }
         let (postgres, redis) = tokio::join!(kit.db.ping(), kit.redis.ping());
-        let checks = vec![("postgres", postgres.is_ok()), ("redis", redis.is_ok()), ("migrations", migrated), ("keys", stack.gate.ready())];
+        let checks = vec![
+            ("postgres", postgres.is_ok()),
+            ("redis", redis.is_ok()),
+            ("migrations", migrated),
+            ("keys", stack.gate.ready()),
+        ];
         readiness.set(checks);
         let ready = readiness.ready();
         if told != Some(ready) {
-            let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+            let status = if ready {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::NotServing
+            };
             for name in names.iter().chain(&["readiness"]) {
                 reporter.set_service_status(*name, status).await;
             }
@@ -281,16 +357,23 @@ fn listen(env: &mut Env, name: &str, address: Option<SocketAddr>) -> Option<List
     let bound = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         let local = listener.local_addr()?;
-        Ok(Listening { listener: tokio::net::TcpListener::from_std(listener)?, local })
+        Ok(Listening {
+            listener: tokio::net::TcpListener::from_std(listener)?,
+            local,
+        })
     });
-    bound.map_err(|error| env.problem(format!("{name}: {address} cannot be listened on ({})", error.kind()))).ok()
+    bound
+        .map_err(|error| env.problem(format!("{name}: {address} cannot be listened on ({})", error.kind())))
+        .ok()
 }
 
 /// Reaches the database once and reads the suite's instance id.
 async fn reach_database(env: &mut Env, name: &str) -> Option<String> {
     let url = env.optional(name)?;
     let Ok(config) = url.parse::<tokio_postgres::Config>() else {
-        env.problem(format!("{name} must be a URL like postgresql://user@host:5432/database"));
+        env.problem(format!(
+            "{name} must be a URL like postgresql://user@host:5432/database"
+        ));
         return None;
     };
     // The driver's words may hold the URL's password; only the kind of failure is told.
@@ -317,7 +400,9 @@ async fn reach_database(env: &mut Env, name: &str) -> Option<String> {
     match client.query_one("select id from board3.instance", &[]).await {
         Ok(row) => Some(row.get(0)),
         Err(_) => {
-            env.problem(format!("{name}: the database is not prepared; run `board3 migrate` first"));
+            env.problem(format!(
+                "{name}: the database is not prepared; run `board3 migrate` first"
+            ));
             None
         }
     }
@@ -326,7 +411,11 @@ async fn reach_database(env: &mut Env, name: &str) -> Option<String> {
 /// Figures that are read when they are asked for.
 fn expose(metrics: &Metrics, kit: &Kit, revocations: &Arc<Revocations>) {
     for (name, help, read) in [
-        ("pool_connections", "Open connections", (|s| f64::from(s.connections)) as fn(&crate::db::Statistics) -> f64),
+        (
+            "pool_connections",
+            "Open connections",
+            (|s| f64::from(s.connections)) as fn(&crate::db::Statistics) -> f64,
+        ),
         ("pool_idle", "Connections not in use", |s| f64::from(s.idle)),
         ("pool_checkouts", "Checkouts so far", |s| s.checkouts as f64),
         ("pool_waited", "Checkouts that waited", |s| s.waited as f64),
@@ -335,15 +424,24 @@ fn expose(metrics: &Metrics, kit: &Kit, revocations: &Arc<Revocations>) {
     ] {
         let (db, worker) = (kit.db.clone(), kit.worker.clone());
         metrics.reading(name, help, move || {
-            vec![("pool=\"app\"".to_owned(), read(&db.statistics())), ("pool=\"worker\"".to_owned(), read(&worker.statistics()))]
+            vec![
+                ("pool=\"app\"".to_owned(), read(&db.statistics())),
+                ("pool=\"worker\"".to_owned(), read(&worker.statistics())),
+            ]
         });
     }
-    metrics.reading("events", "Events by path, gaps, silences, dead letters", events::stats);
-    metrics.reading("statements", "SQL statements of this process", crate::db::instrument::readings);
+    events::expose(metrics);
+    metrics.reading(
+        "statements",
+        "SQL statements of this process",
+        crate::db::instrument::readings,
+    );
     let revocations = revocations.clone();
-    metrics.reading("revocation_lag_seconds", "Time since the revocation feed was last known to be complete", move || {
-        vec![(String::new(), revocations.lag().map_or(-1.0, |lag| lag.as_secs_f64()))]
-    });
+    metrics.reading(
+        "revocation_lag_seconds",
+        "Time since the revocation feed was last known to be complete",
+        move || vec![(String::new(), revocations.lag().map_or(-1.0, |lag| lag.as_secs_f64()))],
+    );
 }
 
 /// Reflection over exactly the services that are served.
@@ -352,7 +450,9 @@ fn reflection(names: &[&'static str]) -> tonic_reflection::server::Builder<'stat
         .register_encoded_file_descriptor_set(api::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name("grpc.health.v1.Health");
-    names.iter().fold(builder, |builder, name| builder.with_service_name(*name))
+    names
+        .iter()
+        .fold(builder, |builder, name| builder.with_service_name(*name))
 }
 
 /// Completes at SIGTERM or Ctrl-C; the handlers are set at once.
