@@ -151,10 +151,11 @@ impl Gate {
 
     async fn verify(&self, key_id: &str, credential: &str) -> Result<AccessClaims> {
         let digest = *blake3::hash(credential.as_bytes()).as_bytes();
-        if let Some((claims, since)) = lock(&self.verified).get(&digest) {
-            if since.elapsed() < REMEMBERED && claims.expires_at > std::time::SystemTime::now() {
-                return Ok(claims.clone());
-            }
+        if let Some((claims, since)) = lock(&self.verified).get(&digest)
+            && since.elapsed() < REMEMBERED
+            && claims.expires_at > std::time::SystemTime::now()
+        {
+            return Ok(claims.clone());
         }
         let key = self
             .keys
@@ -175,10 +176,10 @@ impl Gate {
     async fn exchange(&self, key: &str) -> Result<AccessClaims> {
         let digest = self.ring.keyed_hash("board3 exchanged api key", key.as_bytes());
         let remembered = lock(&self.exchanged).get(&digest).cloned();
-        if let Some((_, claims)) = &remembered {
-            if claims.expires_at > std::time::SystemTime::now() + RENEWED_BEFORE {
-                return Ok(claims.clone());
-            }
+        if let Some((_, claims)) = &remembered
+            && claims.expires_at > std::time::SystemTime::now() + RENEWED_BEFORE
+        {
+            return Ok(claims.clone());
         }
         let token = match self.authority.exchange_api_key(key).await {
             Ok(token) => token,
@@ -275,12 +276,11 @@ impl Gate {
         let key = (org, claims.principal, version);
         // With a feed that lags, the version may be old: a sensitive call asks anew.
         let trusted = !sensitive || self.revocations.feed() == Feed::Live;
-        if trusted {
-            if let Some((permissions, since)) = lock(&self.permissions).get(&key) {
-                if since.elapsed() < PERMISSIONS_KEPT {
-                    return Ok(permissions.clone());
-                }
-            }
+        if trusted
+            && let Some((permissions, since)) = lock(&self.permissions).get(&key)
+            && since.elapsed() < PERMISSIONS_KEPT
+        {
+            return Ok(permissions.clone());
         }
         let (permissions, _) = self.authority.permission_set(org, claims.principal).await?;
         let permissions = Arc::new(permissions);
