@@ -1,0 +1,5 @@
+//! The suite as a whole: identity, designs and audit as separate processes, and what must hold across them.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod house;
+mod story;
