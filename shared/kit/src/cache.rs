@@ -4,7 +4,7 @@
 //! comes to store it after the change finds the new version (or its tombstone) there and is turned
 //! away. PostgreSQL stays the truth: with Redis away, every read goes through to it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -89,7 +89,24 @@ struct Inner {
     name: &'static str,
     versioned: bool,
     flights: Mutex<HashMap<String, Flight>>,
-    stats: CacheStats,
+    stats: Arc<CacheStats>,
+}
+
+/// The counters of every cache of this process, by name.
+static NAMED: Mutex<BTreeMap<&'static str, Arc<CacheStats>>> = Mutex::new(BTreeMap::new());
+
+fn stats_of(name: &'static str) -> Arc<CacheStats> {
+    NAMED.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default().clone()
+}
+
+/// Hits, misses and bypasses by cache, for `/health/metrics`.
+pub(crate) fn readings() -> Vec<(String, f64)> {
+    let named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+    let figures = named.iter().flat_map(|(name, stats)| {
+        [("hit", &stats.hits), ("miss", &stats.misses), ("bypass", &stats.bypasses)]
+            .map(|(kind, count)| (format!("cache=\"{name}\",kind=\"{kind}\""), count.load(Ordering::Relaxed) as f64))
+    });
+    figures.collect()
 }
 
 impl Inner {
@@ -108,7 +125,7 @@ impl Cache {
             name,
             versioned: !failpoint::without(&format!("cache_version.{name}")),
             flights: Mutex::default(),
-            stats: CacheStats::default(),
+            stats: stats_of(name),
         }))
     }
 

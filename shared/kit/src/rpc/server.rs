@@ -431,6 +431,7 @@ fn expose(metrics: &Metrics, kit: &Kit, revocations: &Arc<Revocations>) {
         });
     }
     events::expose(metrics);
+    metrics.reading("cache", "Cache reads by what became of them", crate::cache::readings);
     metrics.reading(
         "statements",
         "SQL statements of this process",
