@@ -174,7 +174,11 @@ impl<'a> Node<'a> {
 /// The name and the value of a line.
 fn split(line: &str) -> (&str, &str) {
     let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '#'))).unwrap_or(0);
-    if end > 0 && line[end..].starts_with(": ") { line.split_at(end + 2) } else { ("", line) }
+    if end == 0 || !line[end..].starts_with(": ") {
+        return ("", line);
+    }
+    let (name, value) = line.split_at(end + 2);
+    (name.strip_prefix("r#").unwrap_or(name), value)
 }
 
 #[cfg(test)]
@@ -223,7 +227,7 @@ mod tests {
                       }
                       action: "designs.CreateDesign"
                       resource: Resource {
-                        type: "design"
+                        r#type: "design"
                         id: "<id 1>"
                       }
                       outcome: Success
@@ -238,7 +242,7 @@ mod tests {
                       }
                       action: "designs.CreateDesign"
                       resource: Resource {
-                        type: "design"
+                        r#type: "design"
                         id: "<id 1>"
                       }
                       outcome: Success
@@ -257,9 +261,7 @@ mod tests {
         "#]]);
         expect![[r#"
             (
-              Some(
-                0
-              )
+              0
               []
             )
         "#]]

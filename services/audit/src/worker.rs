@@ -1,0 +1,44 @@
+//! The consumer that writes the trail.
+//!
+//! Nothing is poison here: what cannot be understood is kept as it came, and no event is refused.
+
+use api::events::v1::PositionedEvent;
+use kit::{Error, Result, db::Tx, events::consumer::Consumer};
+
+use crate::{leaf, store, wire::Arrival};
+
+/// The trail, as a consumer of every slice's events.
+pub(crate) struct Trail;
+
+#[tonic::async_trait]
+impl Consumer for Trail {
+    fn name(&self) -> &'static str {
+        "trail"
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["identity", "designs", "audit"]
+    }
+
+    async fn apply(&self, tx: &mut Tx, event: &PositionedEvent) -> Result<()> {
+        let arrival = Arrival::new(event, tx.org())?;
+        let Some(new) = arrival.row() else { return Ok(()) };
+        if store::insert(tx, &new).await? {
+            return Ok(());
+        }
+        let Some((_, known)) = store::find(tx, new.log.id).await? else {
+            return Err(Error::internal("an audit log's id is taken, and no row has it"));
+        };
+        // The id is taken. By this very event, delivered again: then all is done. By another one: then both are kept.
+        if leaf::decode(&known).is_ok_and(|known| known.same_event(&new.log)) {
+            return Ok(());
+        }
+        tracing::warn!(
+            source = event.source,
+            position = event.position,
+            "an event's id was used before; it is kept unparsed"
+        );
+        store::insert(tx, &arrival.unparsed(None)).await?;
+        Ok(())
+    }
+}
