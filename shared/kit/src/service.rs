@@ -12,7 +12,7 @@ use tower::Service as TowerService;
 
 pub use crate::rpc::server::{Running, main, start};
 use crate::{
-    auth::authority::Authority,
+    auth::{authority::Authority, scope::WorkerScope},
     config::{Config, Env},
     crypto::KeyRing,
     db::{Db, migrate::Slice},
@@ -52,6 +52,13 @@ pub struct Kit {
     pub metrics: Arc<Metrics>,
     /// The common configuration.
     pub config: Arc<Config>,
+}
+
+impl Kit {
+    /// The scope of what the service does between calls; identity's gate asks its tables in it.
+    pub fn scope(&self) -> WorkerScope {
+        WorkerScope { slice: self.db.slice() }
+    }
 }
 
 /// What a service consists of.

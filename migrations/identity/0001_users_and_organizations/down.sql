@@ -1,0 +1,1 @@
+drop table users, organizations, roles, permissions, organization_members;

@@ -1,0 +1,59 @@
+//! Access tokens: who signs them, and what peers verify them with.
+
+use std::{sync::Arc, time::SystemTime};
+
+use kit::auth::token::{ACCESS_LIFETIME, AccessClaims, PublicKey, SigningKey};
+use kit::ids::{OrgId, Principal};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// The environment's signing key, and the public halves of those before it.
+pub(crate) struct Issuer {
+    pub(crate) environment: Arc<str>,
+    pub(crate) key: SigningKey,
+    pub(crate) retired: Vec<PublicKey>,
+}
+
+/// A signed access token.
+pub(crate) struct AccessToken {
+    pub(crate) text: String,
+    pub(crate) expires_at: OffsetDateTime,
+}
+
+/// The versions that a token carries, so that verifiers know when it is out of date.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Versions {
+    pub(crate) epoch: i64,
+    pub(crate) permission_version: i64,
+}
+
+impl Issuer {
+    /// A token for 5 minutes, or until `latest` if that is sooner.
+    pub(crate) fn sign(
+        &self,
+        principal: Principal,
+        org: OrgId,
+        session: Uuid,
+        versions: Versions,
+        latest: OffsetDateTime,
+    ) -> AccessToken {
+        let expires_at = OffsetDateTime::from(SystemTime::now() + ACCESS_LIFETIME).min(latest);
+        let claims = AccessClaims {
+            principal,
+            org: (org != OrgId::PLATFORM).then_some(org),
+            session,
+            epoch: versions.epoch,
+            permission_version: versions.permission_version,
+            expires_at: expires_at.into(),
+        };
+        AccessToken {
+            text: self.key.sign_access(&self.environment, &claims),
+            expires_at,
+        }
+    }
+
+    /// All keys that a token of the last 5 minutes can be signed with.
+    pub(crate) fn public_keys(&self) -> impl Iterator<Item = &PublicKey> {
+        std::iter::once(self.key.public()).chain(&self.retired)
+    }
+}

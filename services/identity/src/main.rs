@@ -1,0 +1,7 @@
+//! The identity service's process.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kit::main(identity::SERVICE)
+}

@@ -1,0 +1,20 @@
+//! What identity knows: accounts, roles, sessions, keys and invitations, as values and rows.
+//!
+//! Nothing here reaches the database or the network; what is decided here is decided by pure functions.
+
+mod account;
+mod invitation;
+mod key;
+mod role;
+mod session;
+
+pub(crate) use account::{Email, Name, NewAccount, Password, PasswordHash, Profile, Slug};
+pub(crate) use invitation::{
+    Invitation, InvitationId, InvitationToken, LIFETIME as INVITATION_LIFETIME, NewInvitation,
+};
+pub(crate) use key::{ApiKey, ApiKeyId, NewApiKey};
+pub(crate) use role::{Held, Member, Membership, Role, RoleId};
+pub(crate) use session::{
+    Family, GRACE as SESSION_GRACE, IDLE as SESSION_IDLE, LIFETIME as SESSION_LIFETIME, Presented, RefreshToken,
+    Session, SessionId,
+};

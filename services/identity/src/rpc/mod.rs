@@ -1,0 +1,24 @@
+//! One method per RPC: who, is it sane, one transaction, answer.
+
+mod api_key;
+mod auth;
+mod organization;
+mod session;
+mod user;
+
+use std::sync::Arc;
+
+use kit::{cache::Cache, crypto::KeyRing, db::Db, redis::Redis};
+
+use crate::{authority::Keeper, password::Passwords};
+
+/// The four gRPC services of identity.
+pub(crate) struct Identity {
+    pub(crate) db: Db,
+    pub(crate) redis: Redis,
+    pub(crate) ring: Arc<KeyRing>,
+    /// Profiles, which change rarely; never permissions.
+    pub(crate) users: Cache,
+    pub(crate) passwords: Passwords,
+    pub(crate) keeper: Arc<Keeper>,
+}

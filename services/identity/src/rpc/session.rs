@@ -1,0 +1,163 @@
+//! Opening, continuing and forgetting sessions, for the RPCs that do.
+
+use std::time::Duration;
+
+use api::{
+    events::v1::{SessionRevoked, event::Payload},
+    identity::v1::SessionTokens,
+};
+use kit::{
+    Error, Reason, Result,
+    db::Tx,
+    ids::{OrgId, Principal, UserId},
+};
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::Identity;
+use crate::{
+    issuer::Versions,
+    model::{Presented, RefreshToken, SESSION_IDLE, Session, SessionId},
+    store,
+    wire::timestamp,
+};
+
+/// What became of a refresh token.
+pub(super) enum Refreshed {
+    /// It is the current one, or was until a moment ago.
+    Tokens(Session, SessionTokens),
+    /// It was used before: the session is over.
+    Ended(Session),
+    /// It opens nothing.
+    Void,
+}
+
+/// What Redis knows of a session; PostgreSQL is the truth.
+#[derive(Serialize)]
+struct Live<'a> {
+    user: UserId,
+    org: OrgId,
+    device: &'a str,
+    last_seen: i64,
+}
+
+impl Identity {
+    /// Opens a session in an organization that the user is a member of, or in none.
+    pub(super) async fn open(&self, tx: &mut Tx, session: &Session) -> Result<SessionTokens> {
+        tx.enter(session.org_id, Principal::User(session.user_id)).await?;
+        let org = Some(session.org_id).filter(|org| *org != OrgId::PLATFORM);
+        let refresh = RefreshToken::new(&self.ring, session.id, 1);
+        let versions = versions(tx, session.user_id, org).await?;
+        store::session::insert(tx, session, &refresh.hash(&self.ring), idle_end(session)).await?;
+        tx.about(&session.id);
+        Ok(self.tokens(session, &refresh, versions))
+    }
+
+    /// Continues the session of a refresh token, or ends it if the token was used before.
+    pub(super) async fn refresh(&self, tx: &mut Tx, token: &RefreshToken) -> Result<Refreshed> {
+        let Some(state) = store::lookup::session_state(tx, token.session()).await? else {
+            return Ok(Refreshed::Void);
+        };
+        tx.enter(state.org_id, Principal::User(state.user_id)).await?;
+        let Some(family) = store::session::lock(tx, token.session()).await? else {
+            return Ok(Refreshed::Void);
+        };
+        let session = family.session.clone();
+        let successor = match family.judge(&self.ring, token) {
+            Presented::Current => {
+                let next = RefreshToken::new(&self.ring, session.id, token.generation() + 1);
+                let (hash, sealed) = (next.hash(&self.ring), next.seal(&self.ring));
+                let idle = idle_end(&session);
+                store::session::rotate(tx, session.id, next.generation(), &hash, &sealed, idle).await?;
+                next
+            }
+            Presented::Repeated => family
+                .successor
+                .as_deref()
+                .and_then(|sealed| token.open_successor(&self.ring, sealed))
+                .ok_or_else(|| Error::internal("a kept successor cannot be opened"))?,
+            Presented::Reused => {
+                revoke(tx, session.id).await?;
+                return Ok(Refreshed::Ended(session));
+            }
+            Presented::Void => return Ok(Refreshed::Void),
+        };
+        let org = Some(session.org_id).filter(|org| *org != OrgId::PLATFORM);
+        let versions = versions(tx, session.user_id, org).await?;
+        let tokens = self.tokens(&session, &successor, versions);
+        Ok(Refreshed::Tokens(session, tokens))
+    }
+
+    fn tokens(&self, session: &Session, refresh: &RefreshToken, versions: Versions) -> SessionTokens {
+        let principal = Principal::User(session.user_id);
+        let access = self
+            .keeper
+            .issuer
+            .sign(principal, session.org_id, session.id.0, versions, session.expires_at);
+        let organization_id = if session.org_id == OrgId::PLATFORM {
+            String::new()
+        } else {
+            session.org_id.to_string()
+        };
+        SessionTokens {
+            access_token: access.text,
+            access_token_expires_at: Some(timestamp(access.expires_at)),
+            refresh_token: refresh.expose().to_owned(),
+            session_expires_at: Some(timestamp(session.expires_at)),
+            session_id: session.id.to_string(),
+            organization_id,
+        }
+    }
+
+    /// Shows a session in Redis until it would end by itself. Redis away is no reason to refuse anybody.
+    pub(super) async fn show(&self, session: &Session) {
+        let now = OffsetDateTime::now_utc();
+        let live = Live {
+            user: session.user_id,
+            org: session.org_id,
+            device: &session.device,
+            last_seen: now.unix_timestamp(),
+        };
+        let left = Duration::try_from(idle_end(session) - now).unwrap_or_default();
+        if let Ok(value) = serde_json::to_vec(&live) {
+            let _ = self.redis.set(&self.redis_key(session.id), &value, left).await;
+        }
+    }
+
+    /// Takes a session out of Redis.
+    pub(super) async fn hide(&self, session: SessionId) {
+        let _ = self.redis.del(&[self.redis_key(session)]).await;
+    }
+
+    fn redis_key(&self, session: SessionId) -> String {
+        self.redis.key([format!("session:{session}")])
+    }
+}
+
+/// Ends a session and tells everybody; one that is over already stays so.
+pub(super) async fn revoke(tx: &mut Tx, session: SessionId) -> Result<()> {
+    if store::session::revoke(tx, session).await? {
+        tx.tell(Payload::SessionRevoked(SessionRevoked {
+            session_id: session.to_string(),
+        }));
+    }
+    Ok(())
+}
+
+/// Enters the organization for the user, and answers what a token of it carries.
+async fn versions(tx: &mut Tx, user: UserId, org: Option<OrgId>) -> Result<Versions> {
+    let gone = || Error::new(Reason::SessionRevoked, "the session has ended");
+    let epoch = store::user::enter(tx, user, org).await?.ok_or_else(gone)?;
+    let permission_version = match org {
+        Some(_) => store::organization::permission_version(tx).await?.ok_or_else(gone)?,
+        None => 0,
+    };
+    Ok(Versions {
+        epoch,
+        permission_version,
+    })
+}
+
+fn idle_end(session: &Session) -> OffsetDateTime {
+    (OffsetDateTime::now_utc() + SESSION_IDLE).min(session.expires_at)
+}

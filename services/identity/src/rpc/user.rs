@@ -1,0 +1,66 @@
+//! The caller.
+
+use std::{collections::HashMap, time::Duration};
+
+use api::identity::v1::{GetMeRequest, GetMeResponse, user_service_server::UserService};
+use kit::{
+    Error, Reason, Result,
+    auth::{UserScope, admitted},
+    ids::OrgId,
+};
+use tonic::{Request, Response, Status};
+
+use super::Identity;
+use crate::{
+    model::{Held, Profile, RoleId},
+    store, wire,
+};
+
+/// How long a profile may come from Redis.
+const PROFILE_KEPT: Duration = Duration::from_secs(30 * 60);
+
+#[tonic::async_trait]
+impl UserService for Identity {
+    async fn get_me(&self, request: Request<GetMeRequest>) -> Result<Response<GetMeResponse>, Status> {
+        let (scope, GetMeRequest {}): (UserScope, _) = admitted(request)?;
+        let user = scope.user();
+        let load = || async {
+            let profile = self
+                .db
+                .read(&scope, async |tx| store::user::find(tx, user).await)
+                .await?;
+            Ok(profile.map(|profile| {
+                let version = profile.version;
+                (profile, version)
+            }))
+        };
+        let key = format!("{}.{user}", OrgId::PLATFORM);
+        let profile: Option<Profile> = self.users.get_or_load(&key, PROFILE_KEPT, load).await?;
+        let profile = profile.ok_or_else(|| Error::new(Reason::SessionRevoked, "the session has ended"))?;
+        // Permissions are never cached: they are read as they are now.
+        let read = self.db.read(&scope, async |tx| {
+            let memberships = store::member::list_memberships(tx, user).await?;
+            let roles: Vec<_> = memberships.iter().map(|one| (one.role_org_id, one.role_id)).collect();
+            let grants = store::member::list_grants(tx, &roles).await?;
+            Ok((memberships, grants))
+        });
+        let (memberships, grants) = read.await?;
+        let mut by_role: HashMap<(OrgId, RoleId), Vec<String>> = HashMap::new();
+        for (org, role, grant) in grants {
+            by_role.entry((org, role)).or_default().push(grant);
+        }
+        let held: HashMap<_, _> = by_role
+            .into_iter()
+            .map(|(role, grants)| (role, Held::of(&grants)))
+            .collect();
+        let nothing = Held::default();
+        let memberships = memberships.into_iter().map(|one| {
+            let held = held.get(&(one.role_org_id, one.role_id)).unwrap_or(&nothing);
+            wire::membership(one, held, scope.org())
+        });
+        Ok(Response::new(GetMeResponse {
+            user: Some(profile.into()),
+            memberships: memberships.collect(),
+        }))
+    }
+}

@@ -1,0 +1,106 @@
+//! The tables of `migrations/identity`.
+
+diesel::table! {
+    users (id) {
+        id -> Uuid,
+        email -> Text,
+        username -> Text,
+        first_name -> Text,
+        last_name -> Text,
+        password_hash -> Text,
+        epoch -> Int8,
+        version -> Int8,
+        last_org_id -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    organizations (org_id) {
+        org_id -> Uuid,
+        name -> Text,
+        slug -> Text,
+        permission_version -> Int8,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    roles (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        name -> Text,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    permissions (org_id, role_id, permission) {
+        org_id -> Uuid,
+        role_id -> Uuid,
+        permission -> Text,
+    }
+}
+
+diesel::table! {
+    organization_members (org_id, user_id) {
+        org_id -> Uuid,
+        user_id -> Uuid,
+        role_org_id -> Uuid,
+        role_id -> Uuid,
+        joined_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    sessions (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        user_id -> Uuid,
+        device -> Text,
+        generation -> Int8,
+        token_hash -> Bytea,
+        previous_hash -> Nullable<Bytea>,
+        successor -> Nullable<Bytea>,
+        rotated_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+        last_seen_at -> Timestamptz,
+        idle_expires_at -> Timestamptz,
+        expires_at -> Timestamptz,
+        revoked_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    api_keys (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        public_id -> Text,
+        digest -> Bytea,
+        name -> Text,
+        scopes -> Array<Text>,
+        creator_id -> Uuid,
+        created_at -> Timestamptz,
+        expires_at -> Timestamptz,
+        last_used_at -> Nullable<Timestamptz>,
+        revoked_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    invitations (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        email -> Text,
+        role_org_id -> Uuid,
+        role_id -> Uuid,
+        token_hash -> Bytea,
+        inviter_user_id -> Nullable<Uuid>,
+        inviter_key_id -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        expires_at -> Timestamptz,
+        accepted_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(organization_members, organizations, permissions, roles, users);

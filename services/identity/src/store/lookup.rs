@@ -1,0 +1,112 @@
+//! What must be found before the organization is known: the functions of `migrations/identity/0003_lookups`.
+
+use diesel::{
+    OptionalExtension, QueryableByName,
+    sql_types::{BigInt, Binary, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid},
+};
+use diesel_async::RunQueryDsl;
+use kit::{
+    Result,
+    db::Tx,
+    ids::{OrgId, UserId},
+};
+use time::OffsetDateTime;
+
+use crate::model::{ApiKeyId, Email, InvitationId, PasswordHash, SessionId};
+
+/// An account that somebody wants to sign in to.
+#[derive(Debug, QueryableByName)]
+pub(crate) struct LoginAccount {
+    #[diesel(sql_type = SqlUuid)]
+    pub(crate) user_id: UserId,
+    #[diesel(sql_type = Text)]
+    pub(crate) password_hash: PasswordHash,
+    /// The organization that the login enters: none if the user is in none, or not in the wanted one.
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    pub(crate) org_id: Option<OrgId>,
+    /// The organization that the login would enter of itself.
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    pub(crate) home_org_id: Option<OrgId>,
+}
+
+/// Whose a session is, and whether it stands.
+#[derive(Debug, QueryableByName)]
+pub(crate) struct SessionState {
+    #[diesel(sql_type = SqlUuid)]
+    pub(crate) org_id: OrgId,
+    #[diesel(sql_type = SqlUuid)]
+    pub(crate) user_id: UserId,
+    #[diesel(sql_type = Bool)]
+    pub(crate) active: bool,
+    #[diesel(sql_type = BigInt)]
+    pub(crate) epoch: i64,
+}
+
+/// An API key, as far as verifying one needs it.
+#[derive(Debug, QueryableByName)]
+pub(crate) struct KeyDigest {
+    #[diesel(sql_type = SqlUuid)]
+    pub(crate) org_id: OrgId,
+    #[diesel(sql_type = SqlUuid)]
+    pub(crate) id: ApiKeyId,
+    #[diesel(sql_type = Binary)]
+    pub(crate) digest: Vec<u8>,
+    #[diesel(sql_type = Bool)]
+    pub(crate) active: bool,
+    #[diesel(sql_type = Timestamptz)]
+    pub(crate) expires_at: OffsetDateTime,
+}
+
+#[derive(QueryableByName)]
+struct Active {
+    #[diesel(sql_type = Bool)]
+    active: bool,
+}
+
+#[derive(QueryableByName)]
+struct Place {
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    org_id: Option<OrgId>,
+}
+
+pub(crate) async fn login_account(tx: &mut Tx, email: &Email, org: Option<OrgId>) -> Result<Option<LoginAccount>> {
+    Ok(diesel::sql_query("select * from login_account($1, $2)")
+        .bind::<Text, _>(email.as_str())
+        .bind::<Nullable<SqlUuid>, _>(org)
+        .get_result(tx)
+        .await
+        .optional()?)
+}
+
+pub(crate) async fn session_state(tx: &mut Tx, session: SessionId) -> Result<Option<SessionState>> {
+    Ok(diesel::sql_query("select * from session_state($1)")
+        .bind::<SqlUuid, _>(session)
+        .get_result(tx)
+        .await
+        .optional()?)
+}
+
+pub(crate) async fn api_key_active(tx: &mut Tx, key: ApiKeyId) -> Result<bool> {
+    let found: Option<Active> = diesel::sql_query("select active from api_key_state($1)")
+        .bind::<SqlUuid, _>(key)
+        .get_result(tx)
+        .await
+        .optional()?;
+    Ok(found.is_some_and(|key| key.active))
+}
+
+pub(crate) async fn api_key_by_public_id(tx: &mut Tx, public_id: &str) -> Result<Option<KeyDigest>> {
+    Ok(diesel::sql_query("select * from api_key_by_public_id($1)")
+        .bind::<Text, _>(public_id)
+        .get_result(tx)
+        .await
+        .optional()?)
+}
+
+pub(crate) async fn invitation_org(tx: &mut Tx, invitation: InvitationId) -> Result<Option<OrgId>> {
+    let found: Place = diesel::sql_query("select invitation_org($1) as org_id")
+        .bind::<SqlUuid, _>(invitation)
+        .get_result(tx)
+        .await?;
+    Ok(found.org_id)
+}

@@ -1,0 +1,147 @@
+//! Signing up, signing in, and what peers ask.
+
+use api::identity::v1::{
+    CheckSessionRequest, GetPermissionSetRequest, LoginRequest, PrincipalKind, SignUpRequest, SigningKey,
+};
+use kit::{
+    Error, Result, Violations,
+    auth::token::PublicKey,
+    ids::{self, OrgId, Principal, UserId},
+};
+use uuid::Uuid;
+
+use crate::model::{Email, Name, NewAccount, Password, SessionId, Slug};
+
+impl TryFrom<SignUpRequest> for NewAccount {
+    type Error = Error;
+
+    fn try_from(request: SignUpRequest) -> Result<Self> {
+        let mut violations = Violations::new();
+        let email = Email::parse("email", &request.email, &mut violations);
+        let username = Slug::parse("username", &request.username, &mut violations);
+        let own = [email.as_ref().map(Email::as_str), username.as_ref().map(Slug::as_str)];
+        let password = Password::choose("password", request.password, &own, &mut violations);
+        let first_name = Name::parse("first_name", &request.first_name, &mut violations);
+        let last_name = Name::parse("last_name", &request.last_name, &mut violations);
+        let organization_name = Name::parse("organization_name", &request.organization_name, &mut violations);
+        let organization_slug = match request.organization_slug.as_str() {
+            "" => None,
+            slug => Slug::parse("organization_slug", slug, &mut violations),
+        };
+        let account = (|| {
+            Some(NewAccount {
+                user: UserId::new(),
+                org: OrgId::new(),
+                email: email?,
+                username: username?,
+                password: password?,
+                first_name: first_name?,
+                last_name: last_name?,
+                organization_name: organization_name?,
+                organization_slug,
+            })
+        })();
+        violations.finish(account)
+    }
+}
+
+/// What somebody signs in with.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    pub(crate) email: Email,
+    pub(crate) password: Password,
+    pub(crate) org: Option<OrgId>,
+    pub(crate) device: String,
+}
+
+impl TryFrom<LoginRequest> for Credentials {
+    type Error = Error;
+
+    fn try_from(request: LoginRequest) -> Result<Self> {
+        let mut violations = Violations::new();
+        let email = Email::parse("email", &request.email, &mut violations);
+        let password = Password::parse("password", request.password, &mut violations);
+        let org = ids::optional("organization_id", &request.organization_id, &mut violations);
+        violations.length("device", &request.device, 0, 200);
+        let credentials = email.zip(password).map(|(email, password)| Credentials {
+            email,
+            password,
+            org,
+            device: request.device,
+        });
+        violations.finish(credentials)
+    }
+}
+
+pub(crate) fn refresh_token_text(text: String) -> Result<String> {
+    super::secret("refresh_token", text)
+}
+
+pub(crate) fn api_key_text(text: String) -> Result<String> {
+    super::secret("api_key", text)
+}
+
+pub(crate) fn signing_key(key: &PublicKey) -> SigningKey {
+    SigningKey {
+        key_id: key.id().to_owned(),
+        public_key: key.paserk(),
+    }
+}
+
+/// What may a principal do in an organization?
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) org: OrgId,
+    pub(crate) principal: Principal,
+}
+
+impl TryFrom<GetPermissionSetRequest> for Question {
+    type Error = Error;
+
+    fn try_from(request: GetPermissionSetRequest) -> Result<Self> {
+        let mut violations = Violations::new();
+        let org = ids::required("organization_id", &request.organization_id, &mut violations);
+        let principal = principal(request.principal_kind, &request.principal_id, &mut violations);
+        violations.finish(org.zip(principal).map(|(org, principal)| Question { org, principal }))
+    }
+}
+
+/// Does a session stand?
+#[derive(Debug)]
+pub(crate) struct SessionQuestion {
+    pub(crate) session: SessionId,
+    pub(crate) principal: Principal,
+    pub(crate) epoch: i64,
+}
+
+impl TryFrom<CheckSessionRequest> for SessionQuestion {
+    type Error = Error;
+
+    fn try_from(request: CheckSessionRequest) -> Result<Self> {
+        let mut violations = Violations::new();
+        let session = ids::required("session_id", &request.session_id, &mut violations);
+        let principal = principal(request.principal_kind, &request.principal_id, &mut violations);
+        violations.check(request.epoch >= 0, "epoch", "must not be negative");
+        let question = session.zip(principal);
+        violations.finish(question.map(|(session, principal)| SessionQuestion {
+            session,
+            principal,
+            epoch: request.epoch,
+        }))
+    }
+}
+
+fn principal(kind: i32, id: &str, violations: &mut Violations) -> Option<Principal> {
+    let id: Option<Uuid> = ids::required::<UserId>("principal_id", id, violations).map(|id| id.0);
+    match PrincipalKind::try_from(kind) {
+        Ok(PrincipalKind::User) => id.map(|id| Principal::User(UserId(id))),
+        Ok(PrincipalKind::ApiKey) => id.map(Principal::ApiKey),
+        Ok(PrincipalKind::Unspecified) | Err(_) => {
+            violations.add(
+                "principal_kind",
+                "must be PRINCIPAL_KIND_USER or PRINCIPAL_KIND_API_KEY",
+            );
+            None
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Messages into values, every violation at once, and rows into messages.
+
+mod auth;
+mod key;
+mod member;
+
+pub(crate) use auth::{Credentials, Question, SessionQuestion, api_key_text, refresh_token_text, signing_key};
+pub(crate) use key::RequestedKey;
+pub(crate) use member::{NewRole, invitation_invalid, invitation_token, members_page, membership};
+
+use prost_types::Timestamp;
+use time::OffsetDateTime;
+
+/// Longer texts are no tokens or keys of ours.
+const LONGEST_SECRET: usize = 512;
+
+pub(crate) fn timestamp(time: OffsetDateTime) -> Timestamp {
+    Timestamp {
+        seconds: time.unix_timestamp(),
+        nanos: time.nanosecond().cast_signed(),
+    }
+}
+
+fn secret(field: &str, text: String) -> kit::Result<String> {
+    let mut violations = kit::Violations::new();
+    violations.check(!text.is_empty(), field, "is required");
+    violations.check(text.len() <= LONGEST_SECRET, field, "must have at most 512 characters");
+    violations.into_result()?;
+    Ok(text)
+}
