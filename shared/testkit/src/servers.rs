@@ -242,6 +242,13 @@ fn launch_postgres(place: &Place) -> Result<(Guard, PathBuf)> {
     Ok((guard, sockets))
 }
 
+/// Whether a private PostgreSQL runs as another user than we do: we are root, whom it refuses.
+///
+/// Such a user cannot enter a closed directory, so data to keep belongs elsewhere.
+pub fn runs_as_another_user() -> Result<bool> {
+    Ok(Account::to_run_as()?.is_some())
+}
+
 /// The account that PostgreSQL runs as when we are root, whom it refuses.
 #[derive(Debug)]
 struct Account {

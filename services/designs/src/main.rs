@@ -1,0 +1,5 @@
+//! The designs service.
+
+fn main() -> std::process::ExitCode {
+    kit::main(designs::SERVICE)
+}
