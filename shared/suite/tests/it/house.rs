@@ -218,8 +218,13 @@ impl House {
 
     /// Everything that a service has logged, over all its starts.
     pub(crate) fn logs(&self, slice: &str) -> String {
-        let log = std::fs::read(&self.services[slice].log).unwrap_or_default();
+        let log = std::fs::read(self.log_file(slice)).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// Where a service's log is kept.
+    pub(crate) fn log_file(&self, slice: &str) -> &Path {
+        &self.services[slice].log
     }
 
     /// A service's page of metrics.

@@ -1,5 +1,13 @@
 //! The suite as a whole: identity, designs and audit as separate processes, and what must hold across them.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod canary;
+mod cancelled;
+mod configuration;
+mod events;
 mod house;
+mod limits;
+mod repository;
+mod revocation;
+mod rls;
 mod story;
