@@ -1,0 +1,385 @@
+//! What the repository promises about itself, read from its own files: which way dependencies point, how long a file
+//! may grow, what a proto says about its RPCs, and which words stand nowhere in the services.
+//!
+//! Each rule is a function from what is read to what is wrong, and is itself shown to refuse.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use api::{errors::v1::ErrorReason, policy};
+use prost_reflect::{DescriptorPool, FileDescriptor};
+use serde_json::Value;
+
+/// A crate of the workspace, where it lies and what it takes.
+struct Member {
+    name: String,
+    folder: String,
+    /// Members that it depends on, with the kind of dependency: `normal`, `dev` or `build`.
+    takes: BTreeSet<(String, String)>,
+}
+
+impl Member {
+    fn service(&self) -> bool {
+        self.folder.starts_with("services/")
+    }
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let members = members();
+    let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    for name in ["api", "kit", "testkit", "suite", "identity", "designs", "audit"] {
+        assert!(names.contains(&name), "{name} is no member of {names:?}");
+    }
+    assert_eq!(misdirected(&members), Vec::<String>::new());
+}
+
+#[test]
+fn a_dependency_the_other_way_is_refused() {
+    let wrong = [
+        ("designs", "identity", "normal"),
+        ("designs", "audit", "dev"),
+        ("kit", "designs", "normal"),
+        ("kit", "identity", "dev"),
+        ("api", "kit", "normal"),
+        ("testkit", "audit", "normal"),
+        ("audit", "testkit", "normal"),
+        ("kit", "testkit", "normal"),
+        ("designs", "suite", "dev"),
+        ("identity", "api", "build"),
+    ];
+    for (taker, taken, kind) in wrong {
+        let mut members = members();
+        let member = members.iter_mut().find(|member| member.name == taker).expect("it is a member");
+        member.takes.insert((taken.to_owned(), kind.to_owned()));
+        let problems = misdirected(&members);
+        assert_eq!(problems.len(), 1, "{taker} takes {taken} ({kind}): {problems:?}");
+    }
+}
+
+#[test]
+fn directories_are_named_like_their_crates() {
+    for member in members() {
+        let directory = member.folder.rsplit('/').next().unwrap_or_default();
+        assert_eq!(directory, member.name);
+        assert!(member.service() || member.folder.starts_with("shared/"), "{}", member.folder);
+    }
+}
+
+#[test]
+fn no_file_is_longer_than_500_lines() {
+    let long: Vec<_> = sources(&["services", "shared"])
+        .into_iter()
+        .map(|(path, text)| (text.lines().count(), path))
+        .filter(|(lines, _)| *lines > 500)
+        .collect();
+    assert!(long.is_empty(), "{long:?}");
+}
+
+#[test]
+fn every_module_says_what_it_owns() {
+    let silent: Vec<_> = sources(&["services", "shared"])
+        .into_iter()
+        .filter(|(_, text)| !text.starts_with("//! "))
+        .map(|(path, _)| path)
+        .collect();
+    assert!(silent.is_empty(), "{silent:?}");
+}
+
+/// Words that belong to one desk and not into a repository, kept in halves so that this file is free of them.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("/wo", "rk/"),
+    ("/ro", "ot/"),
+    ("/ho", "me/"),
+    ("/Us", "ers/"),
+    ("assis", "tant"),
+    ("work", "shop"),
+    ("TO", "DO"),
+    ("FIX", "ME"),
+    ("X", "XX"),
+];
+
+#[test]
+fn nothing_names_what_lies_outside_of_the_repository() {
+    let tracked = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().expect("git runs");
+    let tracked = String::from_utf8(tracked.stdout).expect("paths are UTF-8");
+    let mut found = Vec::new();
+    for path in tracked.split('\0').filter(|path| !path.is_empty() && !path.ends_with("common_passwords.txt")) {
+        let Ok(text) = fs::read_to_string(root().join(path)) else { continue };
+        for (number, line) in text.lines().enumerate() {
+            for (head, tail) in ELSEWHERE {
+                if line.contains(&format!("{head}{tail}")) {
+                    found.push(format!("{path}:{}: {head}{tail}", number + 1));
+                }
+            }
+            if numbered(line, "issue ") || numbered(line, "issue #") {
+                found.push(format!("{path}:{}: the number of an issue", number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+    let lock = fs::read_to_string(root().join("Cargo.lock")).expect("there is a lock file");
+    let sources: BTreeSet<&str> = lock.lines().filter_map(|line| line.strip_prefix("source = ")).collect();
+    assert_eq!(sources.into_iter().collect::<Vec<_>>(), ["\"registry+https://github.com/rust-lang/crates.io-index\""]);
+}
+
+/// Whether a digit follows `head` somewhere in the line.
+fn numbered(line: &str, head: &str) -> bool {
+    line.to_lowercase()
+        .split(head)
+        .skip(1)
+        .any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+#[test]
+fn handlers_pick_no_permission_and_no_status_code() {
+    let mut found = Vec::new();
+    for (path, text) in sources(&["services"]).iter().filter(|(path, _)| path.contains("/src/")) {
+        let code = product_code(text);
+        for permission in policy::PERMISSIONS {
+            if code.contains(&format!("\"{permission}\"")) {
+                found.push(format!("{path} names {permission}"));
+            }
+        }
+        for word in ["Status::", "Code::"] {
+            if code.match_indices(word).any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_')) {
+                found.push(format!("{path} has {word}"));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn only_who_must_enters_another_organization() {
+    let may = |path: &str| {
+        path.starts_with("services/identity/src/")
+            || path.starts_with("shared/kit/src/events/")
+            || path == "shared/kit/src/db/tx.rs"
+            || (path.starts_with("services/") && (path.contains("/src/worker.rs") || path.contains("/src/worker/")))
+    };
+    let found: Vec<String> = sources(&["services", "shared"])
+        .into_iter()
+        .filter(|(path, text)| path.contains("/src/") && product_code(text).contains("tx.enter(") && !may(path))
+        .map(|(path, _)| path)
+        .collect();
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn every_rpc_lists_its_reasons() {
+    assert_eq!(unreasoned(&rpc_comments(&descriptors())), Vec::<String>::new());
+}
+
+#[test]
+fn an_rpc_that_leaves_a_reason_out_is_refused() {
+    let comments = rpc_comments(&descriptors());
+    let changed = |path: &str, from: &str, to: &str| {
+        let mut comments = comments.clone();
+        let comment = comments.get_mut(path).expect("the RPC is there");
+        assert!(comment.contains(from), "{comment}");
+        *comment = comment.replace(from, to);
+        unreasoned(&comments).len()
+    };
+    let create = "/board3.designs.v1.DesignService/CreateDesign";
+    assert_eq!(changed(create, "Reasons:", "May fail:"), 1);
+    assert_eq!(changed(create, "REQUEST_ID_REUSED", "RESOURCE_NOT_FOUND"), 1);
+    assert_eq!(changed(create, "INVALID_REQUEST", "INVALID_WISH"), 1);
+    assert_eq!(changed("/board3.designs.v1.DesignService/ListDesigns", ", PAGE_TOKEN_INVALID", ""), 1);
+    assert_eq!(changed("/board3.identity.v1.ApiKeyService/CreateApiKey", ", SECRET_ALREADY_SHOWN", ""), 1);
+}
+
+#[test]
+fn every_service_message_and_field_is_described_and_limits_are_told() {
+    let pool = descriptors();
+    let mut silent = Vec::new();
+    for file in pool.files().filter(|file| file.package_name().starts_with("board3.")) {
+        let comments = comments(&file);
+        for message in file.messages() {
+            for field in message.fields() {
+                if comments.get(field.path()).is_none_or(|comment| comment.trim().is_empty()) {
+                    silent.push(field.full_name().to_owned());
+                }
+            }
+        }
+        for service in file.services() {
+            let said = comments.get(service.path()).map(String::as_str).unwrap_or_default();
+            if !said.contains("essages are at most") {
+                silent.push(format!("{}: how large a message may be", service.full_name()));
+            }
+        }
+    }
+    assert!(silent.is_empty(), "{silent:#?}");
+}
+
+#[test]
+fn every_text_of_a_request_has_a_limit_in_words() {
+    // What a text is: an id, a token of ours, a name looked up among those that exist, or so many characters.
+    const BOUNDS: &[&str] =
+        &["UUID", "character", "code points", "of `a-z`", "of `A-Z`", "As answered by", "`next_page_token`", "etag", "name of a role", "e-mail address", "password", "Id of the node", "id of the node", "epoch", "organization to enter"];
+    let mut unbounded = Vec::new();
+    let pool = descriptors();
+    let mut seen = BTreeSet::new();
+    let mut open: Vec<_> = pool.services().flat_map(|service| service.methods().map(|method| method.input()).collect::<Vec<_>>()).collect();
+    while let Some(message) = open.pop() {
+        if !message.package_name().starts_with("board3.") || !seen.insert(message.full_name().to_owned()) {
+            continue;
+        }
+        let comments = comments(&message.parent_file());
+        for field in message.fields() {
+            if let Some(inner) = field.kind().as_message() {
+                open.push(inner.clone());
+            }
+            let said = comments.get(field.path()).map(String::as_str).unwrap_or_default();
+            let answered = message.name() == "Design" || message.name() == "TemplateReference" || message.name() == "Creator";
+            let text = field.kind() == prost_reflect::Kind::String;
+            if text && !answered && !BOUNDS.iter().any(|bound| said.contains(bound)) && !said.contains("permissions") {
+                unbounded.push(format!("{}: {}", field.full_name(), said.trim()));
+            }
+        }
+    }
+    assert!(unbounded.is_empty(), "{unbounded:#?}");
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn descriptors() -> DescriptorPool {
+    DescriptorPool::decode(api::DESCRIPTORS).expect("the descriptors are our own and whole")
+}
+
+/// The workspace, as cargo tells it.
+fn members() -> Vec<Member> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let told = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let told: Value = serde_json::from_slice(&told.stdout).expect("cargo answers JSON");
+    let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    let base = text(&told, "workspace_root");
+    let packages = told["packages"].as_array().expect("cargo lists packages");
+    packages
+        .iter()
+        .map(|package| {
+            let manifest = text(package, "manifest_path");
+            let folder = manifest.trim_end_matches("/Cargo.toml").trim_start_matches(&base).trim_start_matches('/');
+            let dependencies = package["dependencies"].as_array().expect("a package has a list of dependencies");
+            let ours = dependencies.iter().filter(|dependency| dependency["path"].is_string());
+            let takes = ours.map(|dependency| (text(dependency, "name"), dependency["kind"].as_str().unwrap_or("normal").to_owned()));
+            Member { name: text(package, "name"), folder: folder.to_owned(), takes: takes.collect() }
+        })
+        .collect()
+}
+
+/// services → kit → api; testkit only for tests and the suite; only the suite knows services.
+fn misdirected(members: &[Member]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for member in members {
+        for (taken, kind) in &member.takes {
+            let may: &[&str] = match (member.name.as_str(), kind.as_str()) {
+                ("suite", "normal" | "dev") => continue,
+                ("api", _) => &[],
+                ("kit", "normal") => &["api"],
+                ("testkit", "normal") => &["api", "kit"],
+                (_, "normal") if member.service() => &["api", "kit"],
+                ("kit", "dev") => &["api", "testkit"],
+                (_, "dev") if member.service() => &["api", "kit", "testkit"],
+                _ => &[],
+            };
+            if !may.contains(&taken.as_str()) {
+                problems.push(format!("{} has a {kind} dependency on {taken}", member.name));
+            }
+        }
+    }
+    problems
+}
+
+/// Every Rust file below these folders, by its path from the root.
+fn sources(folders: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut open: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).expect("the folder is there") {
+            let path = entry.expect("an entry can be read").path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a source is text");
+                let path = path.strip_prefix(root()).expect("it is below the root");
+                found.push((path.to_string_lossy().into_owned(), text));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A file without its tests and comments.
+fn product_code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// The comment above each element of a file, by its path in the descriptor.
+fn comments(file: &FileDescriptor) -> BTreeMap<Vec<i32>, String> {
+    let locations = file.file_descriptor_proto().source_code_info.iter().flat_map(|info| &info.location);
+    locations
+        .filter_map(|location| Some((location.path.clone(), location.leading_comments.clone()?)))
+        .collect()
+}
+
+/// What the protos say of each RPC, by its path.
+fn rpc_comments(pool: &DescriptorPool) -> BTreeMap<String, String> {
+    let mut said = BTreeMap::new();
+    for service in pool.services() {
+        let comments = comments(&service.parent_file());
+        for method in service.methods() {
+            let comment = comments.get(method.path()).cloned().unwrap_or_default();
+            said.insert(format!("/{}/{}", service.full_name(), method.name()), comment);
+        }
+    }
+    said
+}
+
+/// What the comments of RPCs leave out or make up: one line per RPC and flaw.
+fn unreasoned(said: &BTreeMap<String, String>) -> Vec<String> {
+    let mut problems = Vec::new();
+    for method in policy::METHODS {
+        let Some((_, reasons)) = said.get(method.path).and_then(|comment| comment.split_once("Reasons:")) else {
+            problems.push(format!("{} lists no reasons", method.action));
+            continue;
+        };
+        let words = reasons.split(|c: char| !c.is_ascii_uppercase() && c != '_').filter(|word| word.len() > 3);
+        let listed: BTreeSet<&str> = words.collect();
+        if listed.is_empty() {
+            problems.push(format!("{} lists no reasons", method.action));
+        }
+        for word in &listed {
+            if ErrorReason::from_str_name(&format!("ERROR_REASON_{word}")).is_none() {
+                problems.push(format!("{} lists {word}, which is no reason", method.action));
+            }
+        }
+        let pool = descriptors();
+        let input = pool.get_service_by_name(method.service).and_then(|service| service.methods().find(|rpc| rpc.name() == method.name)).expect("the table is made from the protos").input();
+        let has = |field: &str| input.get_field_by_name(field).is_some();
+        for (needed, reason) in [
+            (method.takes_request_id, "REQUEST_ID_REUSED"),
+            (method.answers_secret, "SECRET_ALREADY_SHOWN"),
+            (has("page_token"), "PAGE_TOKEN_INVALID"),
+        ] {
+            // An unknown word in its place is told above.
+            if needed && !listed.contains(reason) {
+                problems.push(format!("{} does not list {reason}", method.action));
+            }
+        }
+    }
+    problems
+}

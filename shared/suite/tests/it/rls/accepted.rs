@@ -1,0 +1,129 @@
+//! What stands beside the rule, each with its reason: whoever adds to the schema adds here, or the walls stay red.
+
+/// The organization's rows and no others, as PostgreSQL prints it.
+pub(crate) const OWN_ROWS: &str =
+    "(org_id = ( SELECT (NULLIF(current_setting('app.org'::text, true), ''::text))::uuid AS \"nullif\"))";
+
+/// Tables that the worker role writes within an organization: consumers.
+pub(crate) const WORKER_TABLES: &[&str] = &["designs.user_names", "audit.audit_logs"];
+
+/// A policy beside `tenant` and `owner_all`.
+pub(crate) struct Policy {
+    pub(crate) table: &'static str,
+    pub(crate) name: &'static str,
+    /// `SELECT`, `DELETE` or `ALL`.
+    pub(crate) command: &'static str,
+    /// `app` or `worker`.
+    pub(crate) role: &'static str,
+    /// What it shows, as PostgreSQL prints it.
+    pub(crate) using: &'static str,
+    /// What it lets in; empty where it lets nothing in.
+    pub(crate) check: &'static str,
+    pub(crate) shows: Shows,
+}
+
+/// Which rows a policy shows beyond the organization's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shows {
+    /// What belongs to nobody and may be read by all: templates, system roles.
+    Platform,
+    /// What concerns the signed-in user in any of their organizations: GetMe, switching, their own account.
+    User,
+    /// Members of the organization, whose names lists show.
+    Colleagues,
+    /// Keys of answers older than a day, which the worker deletes.
+    Expired,
+}
+
+const PLATFORM: &str = "(org_id = '00000000-0000-7000-8000-000000000000'::uuid)";
+const USER_ID_IS_MINE: &str =
+    "(user_id = ( SELECT (NULLIF(current_setting('app.user'::text, true), ''::text))::uuid AS \"nullif\"))";
+const ID_IS_MINE: &str = "(id = ( SELECT (NULLIF(current_setting('app.user'::text, true), ''::text))::uuid AS \"nullif\"))";
+const EXPIRED: &str = "(created_at < (now() - '24:00:00'::interval))";
+
+const fn of_app(table: &'static str, name: &'static str, using: &'static str, shows: Shows) -> Policy {
+    Policy { table, name, command: "SELECT", role: "app", using, check: "", shows }
+}
+
+const fn of_worker(table: &'static str, name: &'static str, command: &'static str) -> Policy {
+    Policy { table, name, command, role: "worker", using: EXPIRED, check: "", shows: Shows::Expired }
+}
+
+/// Every policy that is neither `tenant` nor `owner_all`.
+pub(crate) const POLICIES: &[Policy] = &[
+    of_app("identity.organization_members", "own_membership", USER_ID_IS_MINE, Shows::User),
+    of_app(
+        "identity.organizations",
+        "own_membership",
+        "(EXISTS ( SELECT\n   FROM identity.organization_members m\n  WHERE ((m.org_id = organizations.org_id) AND (m.user_id = ( SELECT (NULLIF(current_setting('app.user'::text, true), ''::text))::uuid AS \"nullif\")))))",
+        Shows::User,
+    ),
+    of_app("identity.roles", "platform", PLATFORM, Shows::Platform),
+    of_app(
+        "identity.roles",
+        "own_membership",
+        "(EXISTS ( SELECT\n   FROM identity.organization_members m\n  WHERE ((m.role_org_id = roles.org_id) AND (m.role_id = roles.id) AND (m.user_id = ( SELECT (NULLIF(current_setting('app.user'::text, true), ''::text))::uuid AS \"nullif\")))))",
+        Shows::User,
+    ),
+    of_app("identity.permissions", "platform", PLATFORM, Shows::Platform),
+    of_app(
+        "identity.permissions",
+        "own_membership",
+        "(EXISTS ( SELECT\n   FROM identity.organization_members m\n  WHERE ((m.role_org_id = permissions.org_id) AND (m.role_id = permissions.role_id) AND (m.user_id = ( SELECT (NULLIF(current_setting('app.user'::text, true), ''::text))::uuid AS \"nullif\")))))",
+        Shows::User,
+    ),
+    of_app("identity.sessions", "own_session", USER_ID_IS_MINE, Shows::User),
+    Policy { table: "identity.users", name: "self", command: "ALL", role: "app", using: ID_IS_MINE, check: ID_IS_MINE, shows: Shows::User },
+    of_app(
+        "identity.users",
+        "colleague",
+        "(EXISTS ( SELECT\n   FROM identity.organization_members m\n  WHERE ((m.user_id = users.id) AND (m.org_id = ( SELECT (NULLIF(current_setting('app.org'::text, true), ''::text))::uuid AS \"nullif\")))))",
+        Shows::Colleagues,
+    ),
+    of_app("designs.templates", "platform_read", PLATFORM, Shows::Platform),
+    of_worker("identity.requests", "worker_old", "SELECT"),
+    of_worker("identity.requests", "worker_prune", "DELETE"),
+    of_worker("designs.requests", "worker_old", "SELECT"),
+    of_worker("designs.requests", "worker_prune", "DELETE"),
+    of_worker("audit.requests", "worker_old", "SELECT"),
+    of_worker("audit.requests", "worker_prune", "DELETE"),
+];
+
+/// Indexes of tenant tables that do not start with `org_id`.
+pub(crate) const INDEXES: &[(&str, &str)] = &[
+    ("identity.organizations_slug_key", "slugs are unique in the installation"),
+    ("identity.organization_members_user_id_idx", "login and GetMe ask for a user's memberships"),
+    ("identity.sessions_id_key", "a session is looked up before its organization is known"),
+    ("identity.api_keys_id_key", "a key's token names the key alone"),
+    ("identity.api_keys_public_id_key", "a key is looked up before its organization is known"),
+    ("identity.invitations_id_key", "an invitation is looked up before its organization is known"),
+    ("identity.requests_created_at_idx", "the worker deletes across organizations"),
+    ("designs.requests_created_at_idx", "the worker deletes across organizations"),
+    ("audit.requests_created_at_idx", "the worker deletes across organizations"),
+    ("designs.templates_search_idx", "search_templates asks across organizations and filters by the caller's"),
+];
+
+/// Foreign keys between tenant tables whose organization is another column, with the check that keeps it near:
+/// a role or template of the platform may be used in every organization.
+pub(crate) const NEAR_FOREIGN_KEYS: &[(&str, &str, &str)] = &[
+    ("identity.organization_members_role_fkey", "role_org_id", "organization_members_role_org_id_near"),
+    ("identity.invitations_role_fkey", "role_org_id", "invitations_role_org_id_near"),
+    ("designs.designs_template_fkey", "template_org_id", "designs_template_readable"),
+];
+
+/// Functions that step over row-level security, each of them granted to the app role alone.
+pub(crate) const DEFINERS: &[&str] = &[
+    "identity.login_account",
+    "identity.session_state",
+    "identity.api_key_state",
+    "identity.api_key_by_public_id",
+    "identity.invitation_org",
+    "designs.search_templates",
+];
+
+/// What an app role may do with a table that is no tenant table; nothing where it is not listed.
+pub(crate) const APP_RIGHTS: &[(&str, &str)] = &[
+    ("outbox", "INSERT"),
+    ("__diesel_schema_migrations", "SELECT"),
+    ("users", "INSERT"),
+];
