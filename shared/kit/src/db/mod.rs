@@ -137,6 +137,14 @@ impl Db {
         }
     }
 
+    /// Looks something up before the call's own transaction, and keeps nothing: no row, and no audit event of its own.
+    pub async fn look<R>(&self, scope: &impl Begins, body: impl AsyncFnOnce(&mut Tx) -> Result<R>) -> Result<R> {
+        let mut tx = self.begin(scope).await?;
+        let found = body(&mut tx).await;
+        tx.roll_back().await;
+        found
+    }
+
     /// Writes in one transaction: the rows, the audit event, what peers are told and the answer to the request id,
     /// together or not at all. A repeat of an earlier request id runs nothing and answers what was answered then.
     ///
@@ -209,6 +217,24 @@ impl Db {
             timed_out: state.statistics.get_timed_out,
             broken: state.statistics.connections_closed_broken,
         }
+    }
+
+    /// The tenant that each pooled connection would show its next borrower: for tests, to see that it is none.
+    #[cfg(debug_assertions)]
+    pub async fn tenants_left(&self) -> Result<Vec<String>> {
+        use diesel::{dsl::sql, sql_types::Text};
+        use diesel_async::RunQueryDsl;
+        let mut held = Vec::new();
+        // All at once, so that each is another one.
+        for _ in 0..self.pool.state().connections {
+            held.push(self.connection().await?);
+        }
+        let mut tenants = Vec::new();
+        for connection in &mut held {
+            let tenant = diesel::select(sql::<Text>("coalesce(current_setting('app.org', true), '')"));
+            tenants.push(tenant.get_result(&mut connection.pg).await?);
+        }
+        Ok(tenants)
     }
 
     /// The slice that the pool belongs to.
