@@ -116,7 +116,7 @@ impl Cause {
     /// Puts the chain, and where no call does the request and its trace, on what follows.
     pub(super) fn mark(&self, event: &mut Event) {
         event.cause_event_id.clone_from(&self.event_id);
-        event.chain_depth = self.depth + 1;
+        event.chain_depth = self.depth.saturating_add(1);
         if event.action.ends_with(DEAD_LETTER) {
             // It ends the chain, and must itself still be applied.
             event.chain_depth = event.chain_depth.min(4);

@@ -377,28 +377,61 @@ impl Applying {
 
     async fn bury(&self, positioned: &PositionedEvent, error: &Error, tries: i32) -> Result<Outcome> {
         let mut tx = self.begin().await?;
-        let outcome = self.bury_in(&mut tx, positioned, error, tries).await;
-        if !matches!(outcome, Ok(Outcome::Applied)) {
-            tx.roll_back().await;
-            return outcome;
-        }
+        let kept = match self.bury_in(&mut tx, positioned, error, tries).await {
+            Ok(Some(kept)) => kept,
+            Ok(None) => {
+                tx.roll_back().await;
+                return Ok(Outcome::Elsewhere);
+            }
+            Err(failure) => {
+                tx.roll_back().await;
+                return Err(failure);
+            }
+        };
         tx.commit().await?;
+        if kept {
+            return Ok(Outcome::Applied);
+        }
         add(&self.figures.dead_letters, 1);
         tracing::error!(
             consumer = self.consumer.name(), source = self.source, position = positioned.position, tries, error = ?error,
             "an event cannot be applied and is a dead letter"
         );
-        outcome
+        Ok(Outcome::Applied)
     }
 
-    async fn bury_in(&self, tx: &mut Tx, positioned: &PositionedEvent, error: &Error, tries: i32) -> Result<Outcome> {
+    /// Moves the cursor past an event that the consumer keeps (`true`) or that becomes a dead letter; `None` where it
+    /// does not join on.
+    async fn bury_in(
+        &self,
+        tx: &mut Tx,
+        positioned: &PositionedEvent,
+        error: &Error,
+        tries: i32,
+    ) -> Result<Option<bool>> {
         let Some(run) = self.joining(tx, std::slice::from_ref(positioned)).await? else {
-            return Ok(Outcome::Elsewhere);
+            return Ok(None);
         };
         if run.is_empty() {
-            return Ok(Outcome::Applied);
+            return Ok(Some(true));
         }
         let event = positioned.event.clone().unwrap_or_default();
+        let org = event.organization_id.parse().unwrap_or(OrgId::PLATFORM);
+        tx.enter(org, Principal::Service(self.db.slice())).await?;
+        match tx
+            .savepoint(async |tx| self.consumer.keep(tx, positioned).await)
+            .await?
+        {
+            Ok(true) => {
+                self.move_cursor(tx, positioned).await?;
+                return Ok(Some(true));
+            }
+            Ok(false) => {}
+            Err(failure) if passing(&failure) => return Err(failure),
+            Err(failure) => tracing::error!(
+                consumer = self.consumer.name(), source = self.source, error = ?failure, "an event could not be kept"
+            ),
+        }
         diesel::insert_into(dead_letters::table)
             .values((
                 dead_letters::consumer.eq(self.consumer.name()),
@@ -415,7 +448,7 @@ impl Applying {
             .await?;
         tx.tell_dead_letter(&event, error);
         self.move_cursor(tx, positioned).await?;
-        Ok(Outcome::Applied)
+        Ok(Some(false))
     }
 
     /// Takes the log's new epoch: events are read anew from its beginning, and the inbox knows those that took effect.

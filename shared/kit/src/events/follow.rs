@@ -356,6 +356,11 @@ impl Following {
                 )
             }
         };
+        if announcement.events.is_empty() && announcement.head < known {
+            // Another relay's late heartbeat, or a log that was set back.
+            self.fall_behind();
+            return None;
+        }
         let mut cursor = known;
         for event in announcement.events {
             if event.position > cursor {

@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod cache;
+mod events;
+mod events_log;
+mod events_once;
+mod events_path;
 mod rate;
 mod redis;
 

@@ -1,0 +1,2 @@
+drop table aggregates;
+drop table effects;
