@@ -56,6 +56,11 @@ impl Layout {
         &self.dir
     }
 
+    /// What its ports are counted from, where they are not the documented ones.
+    pub fn base(&self) -> Option<u16> {
+        self.ports
+    }
+
     /// Addresses and credentials of the running suite, for shells.
     pub fn env_file(&self) -> PathBuf {
         self.dir.join("env")

@@ -3,6 +3,7 @@
 
 mod canary;
 mod cancelled;
+mod command;
 mod configuration;
 mod events;
 mod house;
