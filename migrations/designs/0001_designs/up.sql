@@ -22,7 +22,11 @@ create table templates (
   -- Grows with each change.
   revision bigint not null default 1 constraint templates_revision_positive check (revision > 0),
   search tsvector not null
-    generated always as (to_tsvector('simple'::regconfig, name || ' ' || category || ' ' || description)) stored,
+    generated always as (
+      setweight(to_tsvector('simple'::regconfig, name), 'A') ||
+      setweight(to_tsvector('simple'::regconfig, category), 'B') ||
+      setweight(to_tsvector('simple'::regconfig, description), 'C')
+    ) stored,
   created_at timestamptz not null default clock_timestamp(),
   updated_at timestamptz not null default clock_timestamp(),
   constraint templates_pkey primary key (org_id, id),
@@ -34,7 +38,7 @@ create index templates_aws_idx on templates (org_id, name, id) where cloud_provi
 create index templates_azure_idx on templates (org_id, name, id) where cloud_provider = 'azure';
 create index templates_gcp_idx on templates (org_id, name, id) where cloud_provider = 'gcp';
 create index templates_builtin_idx on templates (org_id, name, id) where cloud_provider = 'builtin';
-create index templates_search_idx on templates using gin (search);
+create index templates_search_idx on templates using gin (search) with (fastupdate = off);
 select board3.tenant_table('templates');
 
 create table designs (

@@ -60,7 +60,7 @@ impl Caches {
         let org = scope.org();
         let load = || async {
             let found = db.read(scope, async |tx| store::design::find(tx, id).await).await?;
-            failpoint::hit("designs.get.loaded").await?;
+            failpoint::hit_in("designs.get.loaded", &id.to_string()).await?;
             Ok(found.map(|(design, canvas)| {
                 let revision = design.revision;
                 (Cached { design, canvas }, revision)

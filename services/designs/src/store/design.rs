@@ -106,16 +106,6 @@ pub(crate) async fn exists(tx: &mut Tx, id: DesignId) -> Result<bool> {
     Ok(diesel::select(diesel::dsl::exists(found)).get_result(tx).await?)
 }
 
-/// The revision of a design, be it deleted or not.
-pub(crate) async fn revision(tx: &mut Tx, id: DesignId) -> Result<Option<i64>> {
-    Ok(designs::table
-        .find((tx.org(), id))
-        .select(designs::revision)
-        .first(tx)
-        .await
-        .optional()?)
-}
-
 /// What is shown of a design's creator and template.
 pub(crate) async fn labels(tx: &mut Tx, id: DesignId) -> Result<(Option<UserName>, Option<TemplateLabel>)> {
     Ok(labelled!()

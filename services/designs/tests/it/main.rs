@@ -1,1 +1,16 @@
-//! The service at its socket.
+//! The designs service at its socket, on a PostgreSQL and a Redis of its own.
+#![allow(clippy::unwrap_used)]
+
+mod cache;
+mod canvas;
+mod design;
+mod index;
+mod invalid;
+mod page;
+mod projection;
+mod repeat;
+mod resource;
+mod template;
+mod tenancy;
+mod version;
+mod world;
