@@ -30,7 +30,7 @@ create table audit_logs (
   idempotency_key text,
   trace_id text,
   caller_address text,
-  cause_event_id uuid,
+  cause_event_id text,
   chain_depth integer not null,
   -- SHA-256 of `envelope`.
   envelope_hash bytea,

@@ -49,7 +49,7 @@ pub fn encode(log: &AuditLog) -> Vec<u8> {
     out.text(&log.idempotency_key);
     out.text(&log.trace_id);
     out.text(&log.caller_address);
-    out.optional(log.cause_event_id, Writer::uuid);
+    out.text(&log.cause_event_id);
     out.fixed(&log.chain_depth.to_be_bytes());
     out.optional(log.envelope_hash.as_ref(), |out, hash| out.bytes(hash));
     out.0
@@ -87,7 +87,7 @@ pub fn decode(bytes: &[u8]) -> Result<AuditLog, Malformed> {
         idempotency_key: from.optional(Reader::text)?,
         trace_id: from.optional(Reader::text)?,
         caller_address: from.optional(Reader::text)?,
-        cause_event_id: from.optional(Reader::uuid)?,
+        cause_event_id: from.optional(Reader::text)?,
         chain_depth: i32::from_be_bytes(from.fixed()?),
         envelope_hash: from.optional(|from| from.bytes().map(<[u8]>::to_vec))?,
     };
@@ -267,7 +267,7 @@ mod tests {
                 idempotency_key: self.maybe(Dice::text),
                 trace_id: self.maybe(Dice::text),
                 caller_address: self.maybe(Dice::text),
-                cause_event_id: self.maybe(Dice::uuid),
+                cause_event_id: self.maybe(Dice::text),
                 chain_depth: self.roll(4) as i32 - 2,
                 envelope_hash: self.maybe(|dice| dice.text().into_bytes()),
             }
@@ -296,7 +296,7 @@ mod tests {
             idempotency_key: None,
             trace_id: None,
             caller_address: Some("::1".to_owned()),
-            cause_event_id: Some(Uuid::from_u128(5)),
+            cause_event_id: Some("cause".to_owned()),
             chain_depth: 6,
             envelope_hash: None,
         };
@@ -322,7 +322,7 @@ mod tests {
             "00",
             "00",
             "01000000033a3a31",
-            "0100000000000000000000000000000005",
+            "01000000056361757365",
             "00000006",
             "00",
         ];

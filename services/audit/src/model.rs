@@ -140,8 +140,8 @@ pub struct AuditLog {
     pub trace_id: Option<String>,
     /// Where the call came from.
     pub caller_address: Option<String>,
-    /// The event that caused this one.
-    pub cause_event_id: Option<Uuid>,
+    /// The event that caused this one, as its producer names it.
+    pub cause_event_id: Option<String>,
     /// How many events stand between this one and a caller.
     pub chain_depth: i32,
     /// SHA-256 of an unparsed event's bytes.

@@ -18,7 +18,8 @@ use tonic::{Request, Response, Status};
 use crate::{
     leaf,
     model::{AuditLog, Cursor, micros},
-    store, wire,
+    store,
+    wire::request,
 };
 
 /// The service.
@@ -40,7 +41,7 @@ impl AuditService for Audit {
         request: Request<ListAuditLogsRequest>,
     ) -> Result<Response<ListAuditLogsResponse>, Status> {
         let (scope, request): (OrgScope, _) = admitted(request)?;
-        let (filter, size) = wire::listing(&request)?;
+        let (filter, size) = request::listing(&request)?;
         let listing = Listing::new(&self.ring, "audit.ListAuditLogs", scope.org().0, &filter);
         let after = listing.open(&request.page_token)?;
         let found = self
@@ -67,7 +68,7 @@ impl AuditService for Audit {
         request: Request<GetAuditLogRequest>,
     ) -> Result<Response<GetAuditLogResponse>, Status> {
         let (scope, request): (OrgScope, _) = admitted(request)?;
-        let id = wire::named(&request)?;
+        let id = request::named(&request)?;
         let found = self.db.read(&scope, async |tx| store::find(tx, id).await).await?;
         let log = attested(found.ok_or_else(|| Error::not_found("audit_log", id))?)?;
         Ok(Response::new(GetAuditLogResponse {

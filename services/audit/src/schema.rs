@@ -43,7 +43,7 @@ diesel::table! {
         idempotency_key -> Nullable<Text>,
         trace_id -> Nullable<Text>,
         caller_address -> Nullable<Text>,
-        cause_event_id -> Nullable<Uuid>,
+        cause_event_id -> Nullable<Text>,
         chain_depth -> Int4,
         envelope_hash -> Nullable<Bytea>,
         envelope -> Nullable<Bytea>,

@@ -5,7 +5,7 @@
 use api::events::v1::PositionedEvent;
 use kit::{Error, Result, db::Tx, events::consumer::Consumer};
 
-use crate::{leaf, store, wire::Arrival};
+use crate::{leaf, store, wire::event::Arrival};
 
 /// The trail, as a consumer of every slice's events.
 pub(crate) struct Trail;
@@ -40,5 +40,20 @@ impl Consumer for Trail {
         );
         store::insert(tx, &arrival.unparsed(None)).await?;
         Ok(())
+    }
+
+    /// As [`Trail::apply`], and where that fails too, as it came.
+    async fn keep(&self, tx: &mut Tx, event: &PositionedEvent) -> Result<bool> {
+        let applied = tx.savepoint(async |tx| self.apply(tx, event).await).await?;
+        if let Err(error) = applied {
+            tracing::error!(
+                source = event.source,
+                position = event.position,
+                ?error,
+                "an event is kept unparsed"
+            );
+            store::insert(tx, &Arrival::new(event, tx.org())?.unparsed(None)).await?;
+        }
+        Ok(true)
     }
 }

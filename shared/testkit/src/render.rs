@@ -53,7 +53,11 @@ pub fn status(status: &Status) -> String {
             let _ = writeln!(out, "  {key}: {value}");
         }
     }
-    for violation in details.bad_request().into_iter().flat_map(|request| &request.field_violations) {
+    for violation in details
+        .bad_request()
+        .into_iter()
+        .flat_map(|request| &request.field_violations)
+    {
         let _ = writeln!(out, "  violation of {}: {}", violation.field, violation.description);
     }
     if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
@@ -86,7 +90,9 @@ pub fn mask(text: &str) -> String {
         if !inside_word && fits(rest, "dddd-dd-ddTdd:dd:dd") {
             let after = rest[19..].trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
             let zoned = fits(after, "+dd:dd") || fits(after, "-dd:dd");
-            rest = after.strip_prefix('Z').unwrap_or(if zoned { &after[6..] } else { after });
+            rest = after
+                .strip_prefix('Z')
+                .unwrap_or(if zoned { &after[6..] } else { after });
             out.push_str("<time>");
             continue;
         }
@@ -100,11 +106,14 @@ pub fn mask(text: &str) -> String {
 /// Whether a text begins with a pattern: `x` is a hex digit, `d` a digit, all else itself.
 fn fits(text: &str, pattern: &str) -> bool {
     text.len() >= pattern.len()
-        && text.bytes().zip(pattern.bytes()).all(|(byte, expected)| match expected {
-            b'x' => byte.is_ascii_hexdigit(),
-            b'd' => byte.is_ascii_digit(),
-            _ => byte == expected,
-        })
+        && text
+            .bytes()
+            .zip(pattern.bytes())
+            .all(|(byte, expected)| match expected {
+                b'x' => byte.is_ascii_hexdigit(),
+                b'd' => byte.is_ascii_digit(),
+                _ => byte == expected,
+            })
 }
 
 /// A value as `{:#?}` prints it: one line, or a line that opens, its children, and a line that closes.
@@ -121,12 +130,22 @@ impl<'a> Node<'a> {
         let (name, value) = split(line);
         let children = line.ends_with(['{', '(', '[']).then(|| {
             let mut children = Vec::new();
-            while lines.peek().is_some_and(|next| !next.trim().starts_with(['}', ')', ']'])) {
+            while lines
+                .peek()
+                .is_some_and(|next| !next.trim().starts_with(['}', ')', ']']))
+            {
                 children.extend(Node::read(lines));
             }
-            (children, lines.next().map_or("", |close| close.trim().trim_end_matches(',')))
+            (
+                children,
+                lines.next().map_or("", |close| close.trim().trim_end_matches(',')),
+            )
         });
-        Some(Node { name, value: value.strip_suffix(',').unwrap_or(value), children })
+        Some(Node {
+            name,
+            value: value.strip_suffix(',').unwrap_or(value),
+            children,
+        })
     }
 
     fn write(&self, out: &mut String, depth: usize) {
@@ -142,7 +161,9 @@ impl<'a> Node<'a> {
             }
             Some((only, _)) if *value == "Some(" && only.len() == 1 => {
                 // A value that is there counts, even where it is the default.
-                let Node { value, ref children, .. } = only[0];
+                let Node {
+                    value, ref children, ..
+                } = only[0];
                 match children {
                     None => {
                         let _ = writeln!(out, "{indent}{name}{value}");
@@ -173,7 +194,9 @@ impl<'a> Node<'a> {
 
 /// The name and the value of a line.
 fn split(line: &str) -> (&str, &str) {
-    let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '#'))).unwrap_or(0);
+    let end = line
+        .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '#')))
+        .unwrap_or(0);
     if end == 0 || !line[end..].starts_with(": ") {
         return ("", line);
     }
@@ -201,9 +224,15 @@ mod tests {
         AuditLog {
             id: ONE.to_owned(),
             occurred_at: Some(std::time::SystemTime::now().into()),
-            actor: Some(Actor { kind: ActorKind::User.into(), id: TWO.to_owned() }),
+            actor: Some(Actor {
+                kind: ActorKind::User.into(),
+                id: TWO.to_owned(),
+            }),
             action: "designs.CreateDesign".to_owned(),
-            resource: Some(Resource { r#type: "design".to_owned(), id: ONE.to_owned() }),
+            resource: Some(Resource {
+                r#type: "design".to_owned(),
+                id: ONE.to_owned(),
+            }),
             outcome: Outcome::Success.into(),
             reason: "odd: {\n".to_owned(),
             ..AuditLog::default()
@@ -212,7 +241,10 @@ mod tests {
 
     #[test]
     fn a_reply_is_told_without_defaults_ids_and_times() {
-        let answer = Ok(Response::new(ListAuditLogsResponse { audit_logs: vec![log(), log()], next_page_token: String::new() }));
+        let answer = Ok(Response::new(ListAuditLogsResponse {
+            audit_logs: vec![log(), log()],
+            next_page_token: String::new(),
+        }));
         check(
             &answer,
             expect![[r#"
@@ -227,7 +259,7 @@ mod tests {
                       }
                       action: "designs.CreateDesign"
                       resource: Resource {
-                        r#type: "design"
+                        type: "design"
                         id: "<id 1>"
                       }
                       outcome: Success
@@ -242,7 +274,7 @@ mod tests {
                       }
                       action: "designs.CreateDesign"
                       resource: Resource {
-                        r#type: "design"
+                        type: "design"
                         id: "<id 1>"
                       }
                       outcome: Success
@@ -256,9 +288,12 @@ mod tests {
 
     #[test]
     fn an_empty_reply_is_a_line() {
-        check(&Ok(Response::new(GetAuditLogResponse::default())), expect![[r#"
+        check(
+            &Ok(Response::new(GetAuditLogResponse::default())),
+            expect![[r#"
             GetAuditLogResponse {}
-        "#]]);
+        "#]],
+        );
         expect![[r#"
             (
               0
@@ -270,7 +305,10 @@ mod tests {
 
     #[test]
     fn a_status_is_told_with_all_that_it_carries() {
-        let metadata = HashMap::from([("id".to_owned(), ONE.to_owned()), ("request_id".to_owned(), TWO.to_owned())]);
+        let metadata = HashMap::from([
+            ("id".to_owned(), ONE.to_owned()),
+            ("request_id".to_owned(), TWO.to_owned()),
+        ]);
         let mut details = ErrorDetails::new();
         details.set_error_info("INVALID_REQUEST", "board3", metadata);
         details.add_bad_request_violation("page_size", "must not be negative");
@@ -297,7 +335,10 @@ mod tests {
 
     #[test]
     fn masks_stop_where_an_id_stops() {
-        let text = format!("ü{ONE}, a{ONE} {PLATFORM} {} 2026-01-01T10:00:00+02:00 2026-01-01", &ONE[..35]);
+        let text = format!(
+            "ü{ONE}, a{ONE} {PLATFORM} {} 2026-01-01T10:00:00+02:00 2026-01-01",
+            &ONE[..35]
+        );
         expect!["ü<id 1>, a0190b5a2-77aa-7bbb-8ccc-0123456789ab <platform> 0190b5a2-77aa-7bbb-8ccc-0123456789a <time> 2026-01-01"]
             .assert_eq(&mask(&text));
     }

@@ -18,7 +18,7 @@ async fn who_is_refused_the_trail_stands_in_it() {
     render::check(
         &AuditServiceClient::new(caller).list_audit_logs(List::default()).await,
         expect![[r#"
-            PermissionDenied PERMISSION_MISSING: this needs the permission audit.audit_log.read
+            PermissionDenied PERMISSION_MISSING: the permission audit.audit_log.read is needed
               permission: audit.audit_log.read
               request_id: <id 1>
         "#]],

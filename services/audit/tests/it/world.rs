@@ -48,20 +48,17 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn new() -> Self {
         let instance = Uuid::new_v4().simple().to_string();
-        let producer = testkit::serve_with(
-            Service {
-                slice: &PRODUCER,
-                configure: nothing,
-            },
-            &[("BOARD3_INSTANCE", &instance)],
-        )
-        .await;
+        // Much of what is told here is broken on purpose, and each of it is a line of the log.
+        let log = std::env::var("BOARD3_LOG").unwrap_or_else(|_| "off".to_owned());
+        let common = [("BOARD3_INSTANCE", instance.as_str()), ("BOARD3_LOG", log.as_str())];
+        let toy = Service {
+            slice: &PRODUCER,
+            configure: nothing,
+        };
+        let producer = testkit::serve_with(toy, &common).await;
         let address = format!("http://{}", producer.running.grpc);
-        let audit = testkit::serve_with(
-            audit::SERVICE,
-            &[("BOARD3_INSTANCE", &instance), ("BOARD3_DESIGNS", &address)],
-        )
-        .await;
+        let [instance, log] = common;
+        let audit = testkit::serve_with(audit::SERVICE, &[instance, log, ("BOARD3_DESIGNS", &address)]).await;
         let outbox = producer.database.client(&PRODUCER, Role::App).await;
         let admin = audit.database.admin().await;
         World {
