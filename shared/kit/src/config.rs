@@ -151,12 +151,11 @@ pub const SLICES: [(&str, u16, u16); 5] = [
 impl Config {
     /// Reads what every service needs; `None` when a problem was noted.
     pub fn read(env: &mut Env, slice: &str) -> Option<Config> {
-        let (_, grpc, http) =
-            SLICES
-                .iter()
-                .find(|(name, _, _)| *name == slice)
-                .copied()
-                .unwrap_or((slice_unknown(env, slice), 0, 0));
+        let (_, grpc, http) = SLICES
+            .iter()
+            .find(|(name, _, _)| *name == slice)
+            .copied()
+            .unwrap_or_else(|| (slice_unknown(env, slice), 0, 0));
         let environment = env.optional("BOARD3_ENVIRONMENT").unwrap_or_else(|| "dev".to_owned());
         if environment.is_empty()
             || environment.len() > 16
