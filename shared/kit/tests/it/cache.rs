@@ -106,6 +106,25 @@ async fn the_tombstone_alone_turns_a_stalled_reader_away() {
 }
 
 #[tokio::test]
+async fn who_comes_after_a_change_shares_no_load_that_began_before_it() {
+    let redis = shared_redis().await;
+    let (cache, elsewhere) = (Cache::new(redis.clone(), "test.floor"), Cache::new(redis, "test.floor"));
+    let (leading, led) = oneshot::channel();
+    let before = async || {
+        leading.send(()).unwrap();
+        eventually(async || counted(&cache).1 == 2).await;
+        Ok(Some((1, 1)))
+    };
+    let (old, new) = tokio::join!(cache.get_or_load("org.1", TTL, before), async {
+        led.await.unwrap();
+        elsewhere.invalidate("org.1", 2).await.unwrap();
+        cache.get_or_load("org.1", TTL, async || Ok(Some((2, 2)))).await
+    });
+    assert_eq!((old.unwrap(), new.unwrap()), (Some(1), Some(2)));
+    assert_eq!(read(&cache, &AtomicI64::new(3)).await, 2);
+}
+
+#[tokio::test]
 async fn a_version_outlives_a_short_lived_value() {
     let redis = shared_redis().await;
     let cache = Cache::new(redis.clone(), "test.short");
@@ -144,15 +163,17 @@ async fn a_thousand_misses_at_once_are_one_load() {
 #[tokio::test]
 async fn who_shared_a_load_that_failed_loads_for_itself() {
     let cache = Cache::new(shared_redis().await, "test.failing");
+    let (leading, led) = oneshot::channel();
     let failing = async || {
+        leading.send(()).unwrap();
         eventually(async || counted(&cache).1 == 2).await;
         Err::<Option<(i64, i64)>, _>(Error::new(Reason::Conflict, "test"))
     };
     let working = async || Ok(Some((3, 3)));
-    let (failed, worked) = tokio::join!(
-        cache.get_or_load("org.1", TTL, failing),
-        cache.get_or_load("org.1", TTL, working)
-    );
+    let (failed, worked) = tokio::join!(cache.get_or_load("org.1", TTL, failing), async {
+        led.await.unwrap();
+        cache.get_or_load("org.1", TTL, working).await
+    });
     assert_eq!(failed.unwrap_err().reason(), Reason::Conflict);
     assert_eq!(worked.unwrap(), Some(3));
 }
