@@ -1,12 +1,13 @@
 -- Questions that an operator asks of the databases, with the SQL that answers them.
 --
--- `./dev psql SERVICE` opens psql on a service's database (a slice) with an administrator's login.
+-- `./dev psql SERVICE` opens psql in a service's schema (a slice) with an administrator's login.
 -- Each section begins with the service it is for; paste what you need. The whole file also runs as it is, and changes
 -- nothing: every section is a transaction that is rolled back.
 --
 -- Three things to know:
--- * Take the role that the service itself has. `app` is what calls use; `worker` is what relays and consumers use.
---   Neither owns a table nor steps over row-level security, so nothing is seen here that the service could not see.
+-- * Take the role that the service itself has, as the sections do: `app` is what calls use, `worker` what relays and
+--   consumers use. Neither owns a table nor steps over row-level security, so nothing is seen here that the service
+--   could not see. `./dev psql SERVICE app` (or `worker`, or `owner`) logs in as that role from the start.
 -- * Rows belong to organizations. As `app` (and as `worker` on tenant tables) you see those of one organization,
 --   the one that `app.org` names; without it you see none. Set it with `set local app.org = '<organization id>'`.
 -- * The platform organization, 00000000-0000-7000-8000-000000000000, owns what belongs to nobody: system roles,

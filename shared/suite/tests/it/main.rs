@@ -6,6 +6,7 @@ mod cancelled;
 mod command;
 mod configuration;
 mod events;
+mod examples;
 mod house;
 mod limits;
 mod repository;
