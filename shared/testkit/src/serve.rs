@@ -20,7 +20,7 @@ use api::{
 };
 use kit::{
     auth::token::{AccessClaims, SigningKey},
-    config::Env,
+    config::{Env, SLICES},
     ids::{OrgId, Principal, UserId},
     service::{Running, Service},
 };
@@ -80,7 +80,7 @@ pub async fn serve_with(service: Service, more: &[(&str, &str)]) -> Served {
     let database = database(&[service.slice]).await;
     let seed = |byte: u8| hex(&[byte; 32]);
     let slice = service.slice.name;
-    let own_key = SigningKey::from_seed(&[9; 32]).public_key();
+    let peer_keys = SLICES.map(|(name, _, _)| format!("{name}={}", service_key(name).public_key()));
     let mut env: Vec<(String, String)> = [
         ("BOARD3_ENVIRONMENT", "test".to_owned()),
         ("BOARD3_INSTANCE", Uuid::new_v4().simple().to_string()),
@@ -90,11 +90,8 @@ pub async fn serve_with(service: Service, more: &[(&str, &str)]) -> Served {
         ("DATABASE_WORKER_URL", database.url(service.slice, Role::Worker)),
         ("REDIS_URL", servers::redis_url().await),
         ("ENCRYPTION_KEY", seed(1)),
-        ("BOARD3_SERVICE_KEY", seed(9)),
-        (
-            "BOARD3_PEER_KEYS",
-            format!("identity={own_key},designs={own_key},audit={own_key}"),
-        ),
+        ("BOARD3_SERVICE_KEY", hex(&service_seed(slice))),
+        ("BOARD3_PEER_KEYS", peer_keys.join(",")),
         ("BOARD3_IDENTITY", office.address.clone()),
         ("BOARD3_SIGNING_KEY", seed(7)),
         ("PASSWORD_PEPPER", seed(4)),
@@ -154,7 +151,7 @@ impl Served {
 
     /// A peer of the suite.
     pub fn peer(&self, slice: &str) -> Caller {
-        self.with(&SigningKey::from_seed(&[9; 32]).sign_service("test", slice))
+        self.with(&service_key(slice).sign_service("test", slice))
     }
 
     /// Waits until the service is ready, at most 20 s.
@@ -389,6 +386,17 @@ impl auth_service_server::AuthService for Office {
     ) -> Result<Response<ExchangeApiKeyResponse>, Status> {
         closed()
     }
+}
+
+/// Each slice signs with a key of its own: one key for two would name the wrong one.
+fn service_key(slice: &str) -> SigningKey {
+    SigningKey::from_seed(&service_seed(slice))
+}
+
+fn service_seed(slice: &str) -> [u8; 32] {
+    let mut seed = [9; 32];
+    seed.iter_mut().zip(slice.bytes()).for_each(|(byte, letter)| *byte = letter);
+    seed
 }
 
 fn hex(bytes: &[u8]) -> String {

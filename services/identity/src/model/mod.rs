@@ -3,12 +3,14 @@
 //! Nothing here reaches the database or the network; what is decided here is decided by pure functions.
 
 mod account;
+mod clock;
 mod invitation;
 mod key;
 mod role;
 mod session;
 
 pub(crate) use account::{Email, Name, NewAccount, Password, PasswordHash, Profile, Slug};
+pub(crate) use clock::now;
 pub(crate) use invitation::{
     Invitation, InvitationId, InvitationToken, LIFETIME as INVITATION_LIFETIME, NewInvitation,
 };

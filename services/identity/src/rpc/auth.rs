@@ -15,7 +15,6 @@ use kit::{
     db::{Refusal, Tx},
     ids::{self, OrgId, Principal},
 };
-use time::OffsetDateTime;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -23,7 +22,7 @@ use super::{
     session::{Refreshed, revoke},
 };
 use crate::{
-    model::{NewAccount, RefreshToken, RoleId, SESSION_LIFETIME, Session, SessionId, Slug},
+    model::{NewAccount, RefreshToken, RoleId, SESSION_LIFETIME, Session, SessionId, Slug, now},
     store,
     wire::{self, Credentials, Question, SessionQuestion},
 };
@@ -61,7 +60,7 @@ impl AuthService for Identity {
     async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
         let (scope, request): (PublicScope, _) = admitted(request)?;
         let login = Credentials::try_from(request)?;
-        let find = self.db.read(&scope, async |tx| {
+        let find = self.db.look(&scope, async |tx| {
             store::lookup::login_account(tx, &login.email, login.org).await
         });
         let account = find.await?;
@@ -92,7 +91,7 @@ impl AuthService for Identity {
             id: SessionId::new(),
             user_id: entered.user_id,
             device: login.device,
-            expires_at: OffsetDateTime::now_utc() + SESSION_LIFETIME,
+            expires_at: now() + SESSION_LIFETIME,
         };
         let answer = self.db.write(&scope, async |tx| {
             let tokens = self.open(tx, &session).await?;

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 use super::Identity;
 use crate::{
     issuer::Versions,
-    model::{Presented, RefreshToken, SESSION_IDLE, Session, SessionId},
+    model::{Presented, RefreshToken, SESSION_IDLE, Session, SessionId, now},
     store,
     wire::timestamp,
 };
@@ -111,7 +111,7 @@ impl Identity {
 
     /// Shows a session in Redis until it would end by itself. Redis away is no reason to refuse anybody.
     pub(super) async fn show(&self, session: &Session) {
-        let now = OffsetDateTime::now_utc();
+        let now = now();
         let live = Live {
             user: session.user_id,
             org: session.org_id,
@@ -159,5 +159,5 @@ async fn versions(tx: &mut Tx, user: UserId, org: Option<OrgId>) -> Result<Versi
 }
 
 fn idle_end(session: &Session) -> OffsetDateTime {
-    (OffsetDateTime::now_utc() + SESSION_IDLE).min(session.expires_at)
+    (now() + SESSION_IDLE).min(session.expires_at)
 }

@@ -1,14 +1,12 @@
 //! API keys.
 
-use std::time::SystemTime;
-
 use api::identity::v1::{self, CreateApiKeyRequest};
 use kit::{Error, Result, Violations, auth::permission::is_grant};
 use prost_types::Timestamp;
 use time::{Duration, OffsetDateTime};
 
 use super::timestamp;
-use crate::model::{ApiKey, ApiKeyId, Name, NewApiKey};
+use crate::model::{ApiKey, ApiKeyId, Name, NewApiKey, now};
 
 const DEFAULT_LIFETIME: Duration = Duration::days(90);
 const LONGEST_LIFETIME: Duration = Duration::days(366);
@@ -50,7 +48,7 @@ impl TryFrom<CreateApiKeyRequest> for RequestedKey {
 }
 
 fn expiry(asked: Option<Timestamp>, violations: &mut Violations) -> Option<OffsetDateTime> {
-    let now = OffsetDateTime::from(SystemTime::now());
+    let now = now();
     let Some(asked) = asked else {
         return Some(now + DEFAULT_LIFETIME);
     };

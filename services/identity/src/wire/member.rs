@@ -1,17 +1,14 @@
 //! Users, members and invitations.
 
-use std::time::SystemTime;
-
 use api::identity::v1::{self, InviteMemberRequest, ListMembersRequest, UpdateMemberRequest};
 use kit::{
     Error, Reason, Result, Violations,
     ids::{self, OrgId, UserId},
     page::PageSize,
 };
-use time::OffsetDateTime;
 
 use super::timestamp;
-use crate::model::{Email, Held, InvitationId, InvitationToken, Member, Membership, NewInvitation, Profile};
+use crate::model::{Email, Held, InvitationId, InvitationToken, Member, Membership, NewInvitation, Profile, now};
 
 /// Another role for a member.
 #[derive(Debug)]
@@ -41,7 +38,7 @@ impl TryFrom<InviteMemberRequest> for NewInvitation {
         let mut violations = Violations::new();
         let email = Email::parse("email", &request.email, &mut violations);
         violations.length("role", &request.role, 1, 100);
-        let expires_at = OffsetDateTime::from(SystemTime::now()) + crate::model::INVITATION_LIFETIME;
+        let expires_at = now() + crate::model::INVITATION_LIFETIME;
         let id = InvitationId::new();
         violations.finish(email.map(|email| NewInvitation {
             id,

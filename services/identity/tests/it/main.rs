@@ -1,0 +1,9 @@
+//! Identity at its socket: the real server on a real PostgreSQL and Redis, a database per test.
+#![allow(clippy::unwrap_used)]
+
+mod api_key;
+mod auth;
+mod house;
+mod member;
+mod rows;
+mod session;
