@@ -136,7 +136,12 @@ impl Stack {
         let took = started.elapsed();
         self.metrics.rpc(method, code, took);
         if code == Code::Ok {
-            span.in_scope(|| tracing::info!(code = "OK", took_ms = took.as_millis() as u64, "call"));
+            let took_ms = took.as_millis() as u64;
+            // Services ask one another all the time; what they ask is in the metrics.
+            span.in_scope(|| match method.rate_class {
+                RateClass::Peer => tracing::debug!(code = "OK", took_ms, "call"),
+                _ => tracing::info!(code = "OK", took_ms, "call"),
+            });
         }
         if let Ok(id) = HeaderValue::from_str(&call.request_id) {
             response.headers_mut().insert("x-request-id", id);

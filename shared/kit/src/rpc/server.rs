@@ -69,6 +69,7 @@ async fn serve(service: Service) -> ExitCode {
             return ExitCode::from(WRONG_CONFIGURATION);
         }
     };
+    telemetry::log_panics();
     tracing::info!(service = service.slice.name, grpc = %running.grpc, http = %running.http, "serving");
     stopped.await;
     running.stop().await;
@@ -450,6 +451,8 @@ fn reflection(names: &[&'static str]) -> tonic_reflection::server::Builder<'stat
     let builder = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(api::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        // What errors carry, so that grpcurl and buf can print it.
+        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
         .with_service_name("grpc.health.v1.Health");
     names
         .iter()
