@@ -12,7 +12,6 @@ use api::events::v1::{
     Announcement, HeadRequest, HeadResponse, PositionedEvent, ReplayRequest,
     event_log_service_client::EventLogServiceClient,
 };
-use prost::Message;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, sleep_until, timeout},
@@ -26,6 +25,7 @@ use super::{
     backoff::Backoff,
     channel,
     figures::{self, Followed, add},
+    listen::{Heard, listen},
     off,
 };
 use crate::{
@@ -202,40 +202,6 @@ fn spawn(redis: Redis, peers: &Peers, source: &'static str, start: Start, figure
     }
 }
 
-/// What the channel tells.
-enum Heard {
-    /// A subscription is in force; what was said before it is lost.
-    Subscribed,
-    Announced(Announcement, Instant),
-    /// There is no subscription; told once per outage.
-    Lost,
-}
-
-/// Keeps a subscription up for ever, on a connection of its own.
-async fn listen(redis: Redis, channel: String, told: mpsc::Sender<Heard>, figures: Arc<Followed>) {
-    let mut backoff = Backoff::new();
-    let mut lost = false;
-    loop {
-        if let Ok(mut subscription) = redis.subscribe(std::slice::from_ref(&channel)).await {
-            lost = false;
-            let _ = told.send(Heard::Subscribed).await;
-            while let Ok((_, message)) = subscription.next().await {
-                backoff.reset();
-                let Ok(announcement) = Announcement::decode(message.as_slice()) else {
-                    tracing::warn!(channel, "an announcement cannot be read");
-                    continue;
-                };
-                figures.head.fetch_max(announcement.head, Relaxed);
-                let _ = told.try_send(Heard::Announced(announcement, Instant::now()));
-            }
-        }
-        if !std::mem::replace(&mut lost, true) {
-            let _ = told.send(Heard::Lost).await;
-        }
-        sleep(backoff.next()).await;
-    }
-}
-
 struct Following {
     client: EventLogServiceClient<PeerChannel>,
     source: &'static str,
@@ -333,12 +299,8 @@ impl Following {
     /// Takes what joins on; answers the head if nothing is missing up to it.
     fn take(&mut self, announcement: Announcement, events: &mut Vec<PositionedEvent>) -> Option<i64> {
         let fetching = !off("replay", &self.channel);
-        let Ok(epoch) = ids::parse(&announcement.epoch) else {
-            return None;
-        };
-        if announcement.source != self.source {
-            return None;
-        }
+        let ours = announcement.source == self.source;
+        let epoch = ids::parse(&announcement.epoch).ok().filter(|_| ours)?;
         let known = match self.cursor {
             Some(cursor) if self.epoch == Some(epoch) => cursor,
             // The channel may be late; only the log itself says that its epoch changed, or where a time begins in it.

@@ -8,6 +8,7 @@ mod backoff;
 pub mod consumer;
 mod figures;
 pub mod follow;
+mod listen;
 pub mod log;
 pub mod relay;
 

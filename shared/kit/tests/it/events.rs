@@ -219,8 +219,8 @@ pub(crate) fn uuid(row: &Row, column: usize) -> Uuid {
 pub(crate) fn figure(name: &str, consumer: &str, path: &str) -> u64 {
     let samples = events::stats().into_iter().filter(|sample| {
         sample.name == name
-            && sample.labels.iter().any(|label| *label == ("consumer", consumer))
-            && (path.is_empty() || sample.labels.iter().any(|label| *label == ("path", path)))
+            && sample.labels.contains(&("consumer", consumer))
+            && (path.is_empty() || sample.labels.contains(&("path", path)))
     });
     samples.map(|sample| sample.value).sum()
 }

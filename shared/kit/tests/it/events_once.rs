@@ -106,3 +106,16 @@ async fn after_a_restore_new_events_take_effect_and_known_ones_do_not_again() {
         assert!(crate::events::figure("event_epoch_changes", consumer, "") >= 1);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_inbox_a_restore_repeats_effects() {
+    let toy = Toy::open().await;
+    let _consuming = toy.consume("forgetful");
+    let told = toy.tell_many(10).await;
+    toy.until_applied("forgetful", 10).await;
+    toy.admin.batch_execute("delete from inbox").await.unwrap();
+    restore(&toy, 6, "gen_random_uuid()").await;
+    let (epoch, _) = toy.head().await;
+    eventually(async || toy.cursor("forgetful").await == Some((epoch, 6))).await;
+    assert_eq!(toy.effects("forgetful").await, [&told[..], &told[..6]].concat());
+}
