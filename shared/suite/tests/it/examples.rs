@@ -9,7 +9,10 @@ async fn every_sql_example_runs_and_changes_nothing() {
     let slices = SERVICES.map(|service| service.slice);
     let database = testkit::database(&slices).await;
     let admin = database.admin().await;
-    admin.batch_execute(EXAMPLES).await.unwrap_or_else(|error| panic!("{error:?}"));
+    admin
+        .batch_execute(EXAMPLES)
+        .await
+        .unwrap_or_else(|error| panic!("{error:?}"));
     let open = EXAMPLES.lines().filter(|line| *line == "begin;").count();
     let undone = EXAMPLES.lines().filter(|line| *line == "rollback;").count();
     assert!(open == undone && !EXAMPLES.lines().any(|line| line == "commit;"));
