@@ -10,7 +10,7 @@ use api::{
 };
 use kit::{
     Error, Reason, Result,
-    auth::{OrgScope, UserScope, admitted},
+    auth::{OrgScope, UserScope, admitted, scope::Admitted},
     db::Tx,
     ids::{Principal, UserId},
     page::Listing,
@@ -137,10 +137,11 @@ impl OrganizationService for Identity {
             let role = find_role(tx, &asked.role).await?;
             // What the gate saw may be a moment old; under the lock it is what holds.
             let caller = store::role::held(tx, scope.principal()).await?;
-            if !caller.permissions().holds(MEMBER_WRITE) {
+            let needed = scope.call().method.permission;
+            if !caller.permissions().holds(needed) {
                 return Err(
                     Error::new(Reason::PermissionMissing, "the caller's role has just changed")
-                        .with("permission", MEMBER_WRITE),
+                        .with("permission", needed),
                 );
             }
             caller.may_give(&store::role::held_by_role(tx, member.role_org_id, member.role_id).await?)?;
@@ -164,9 +165,6 @@ impl OrganizationService for Identity {
         Ok(answer.await?)
     }
 }
-
-/// The permission that UpdateMember asks for, checked again under the lock.
-const MEMBER_WRITE: &str = "identity.member.write";
 
 async fn find_role(tx: &mut Tx, name: &str) -> Result<Role> {
     store::role::find(tx, name)

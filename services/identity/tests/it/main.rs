@@ -7,3 +7,4 @@ mod house;
 mod member;
 mod rows;
 mod session;
+mod without;

@@ -1,0 +1,35 @@
+//! Each protection against two calls at once is proven by a run without it: the same test then fails.
+
+use std::process::{Command, Stdio};
+
+use tokio::task::spawn_blocking;
+
+/// Whether a test of this binary passes in a process of its own in which a protection is taken away.
+async fn passes_without(switch: &'static str, test: &'static str) -> bool {
+    let run = spawn_blocking(move || {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test])
+            .env("BOARD3_WITHOUT", switch)
+            .env("BOARD3_LOG", "off")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    });
+    run.await.unwrap()
+}
+
+#[tokio::test]
+async fn without_the_sessions_lock_racing_tabs_get_successors_that_end_the_session() {
+    let test = "session::fifty_refreshes_at_once_get_one_successor_and_nobody_is_logged_out";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.session_lock", test).await);
+}
+
+#[tokio::test]
+async fn without_the_organizations_lock_two_owners_demote_each_other() {
+    let test = "member::the_last_owner_stays_one_also_when_two_demote_each_other_at_once";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.organization_lock", test).await);
+}
