@@ -169,6 +169,9 @@ async fn until_one_ends(processes: &Processes) -> String {
     }
 }
 
+/// The header that the env file's key goes into.
+const KEY: &str = "-H \"authorization: Bearer $BOARD3_API_KEY\"";
+
 /// The table of services and lines to paste.
 fn described(layout: &Layout) -> String {
     let mut text = format!("\n{:<18} {:<18} {:<30} log\n", "service", "gRPC", "health, metrics");
@@ -197,20 +200,16 @@ fn described(layout: &Layout) -> String {
     let env = shown(&layout.env_file());
     let env = if env.contains('/') { env } else { format!("./{env}") };
     let _ = writeln!(text, "\nTry it:\n  . {env}");
-    let grpcurl = tool("grpcurl", ".tools/bin/grpcurl");
+    let grpcurl = tool("grpcurl", ".tools/bin/grpcurl").unwrap_or_else(|| "grpcurl".into());
     for (address, rpc, body) in &calls {
-        let _ = writeln!(
-            text,
-            "  {grpcurl} -plaintext -H \"authorization: Bearer $BOARD3_API_KEY\" -d '{body}' {address} {rpc}"
-        );
+        let _ = writeln!(text, "  {grpcurl} -plaintext {KEY} -d '{body}' {address} {rpc}");
     }
-    let buf = tool("buf", ".tools/node_modules/.bin/buf");
-    let _ = writeln!(text, "or, with buf:");
-    for (address, rpc, body) in &calls {
-        let _ = writeln!(
-            text,
-            "  {buf} curl --protocol grpc --http2-prior-knowledge -H \"authorization: Bearer $BOARD3_API_KEY\" -d '{body}' http://{address}/{rpc}"
-        );
+    if let Some(buf) = tool("buf", ".tools/node_modules/.bin/buf") {
+        let _ = writeln!(text, "or, with buf:");
+        for (address, rpc, body) in &calls {
+            let over = "--protocol grpc --http2-prior-knowledge";
+            let _ = writeln!(text, "  {buf} curl {over} {KEY} -d '{body}' http://{address}/{rpc}");
+        }
     }
     let _ = write!(text, "\nThe administrator's e-mail address and password are in {env}.");
     text
@@ -222,12 +221,16 @@ fn shown(path: &Path) -> String {
     path.strip_prefix(here).unwrap_or(path).display().to_string()
 }
 
-fn tool(name: &str, ours: &str) -> String {
-    if Path::new(ours).exists() {
-        ours.to_owned()
-    } else {
-        name.to_owned()
+/// How a person here calls a tool: by its name, else by where `./dev` put it.
+fn tool(name: &str, ours: &str) -> Option<String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // `./dev` puts .tools on its own PATH, where a person's shell does not look.
+    let mut dirs =
+        std::env::split_paths(&path).filter(|dir| !dir.components().any(|part| part.as_os_str() == ".tools"));
+    if dirs.any(|dir| dir.join(name).is_file()) {
+        return Some(name.to_owned());
     }
+    Path::new(ours).exists().then(|| ours.to_owned())
 }
 
 /// The running suite's environment file.

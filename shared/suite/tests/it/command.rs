@@ -145,7 +145,7 @@ async fn a_detached_suite_works_as_printed_and_ends_without_a_trace() {
 
     let lines: Vec<&str> = printed.lines().filter_map(|line| line.strip_prefix("  ")).collect();
     let (sourced, calls) = lines.split_first().unwrap();
-    assert_eq!(calls.len(), 6, "three calls for each of two tools: {printed}");
+    assert!([3, 6].contains(&calls.len()), "three calls for each tool: {printed}");
     for tool in calls.chunks(3) {
         if !installed(tool[0].split(' ').next().unwrap()) {
             println!("not tried, since the tool is not installed: {}", tool[0]);
