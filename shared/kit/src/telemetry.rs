@@ -62,15 +62,18 @@ pub(crate) fn start(config: &Config, slice: &'static str) -> Option<SdkTracerPro
         .with(traces)
         .with(lines)
         .try_init();
+    provider
+}
+
+/// Logs panics like everything else: where, never what, for a panic's message may hold anything.
+pub(crate) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        // Where, never what: a panic's message may hold anything.
         let place = panic
             .location()
             .map(|place| format!("{}:{}", place.file(), place.line()))
             .unwrap_or_default();
         tracing::error!(place, "panicked");
     }));
-    provider
 }
 
 /// The service's metrics.

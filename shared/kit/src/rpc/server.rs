@@ -103,6 +103,9 @@ pub struct Running {
     /// What the service runs with, for tests.
     pub kit: Kit,
     shutdown: CancellationToken,
+    /// Cancelled after the drain, so that what the last calls committed is still announced.
+    drained: CancellationToken,
+    events: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
     servers: Vec<JoinHandle<()>>,
     traces: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
@@ -112,10 +115,12 @@ impl Running {
     /// Lets calls under way finish, at most 10 s, then stops everything.
     pub async fn stop(self) {
         self.shutdown.cancel();
-        let drained = futures_util::future::join_all(self.servers);
-        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+        let served = futures_util::future::join_all(self.servers);
+        if tokio::time::timeout(DRAIN, served).await.is_err() {
             tracing::warn!("calls were still under way after the drain");
         }
+        self.drained.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.events).await;
         for task in &self.tasks {
             task.abort();
         }
@@ -247,7 +252,6 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
             );
             async move { revocations.follow(feed).await }
         }),
-        tokio::spawn(events::run(kit.clone(), parts.consumers, shutdown.clone())),
         tokio::spawn(keep_ready(
             service,
             kit.clone(),
@@ -259,6 +263,9 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
         )),
     ];
     tasks.extend(parts.tasks.into_iter().map(tokio::spawn));
+
+    let drained = CancellationToken::new();
+    let events = tokio::spawn(events::run(kit.clone(), parts.consumers, drained.clone()));
 
     let (grpc_address, http_address) = (grpc.local, http.local);
     let incoming = TcpIncoming::from(grpc.listener).with_nodelay(Some(true));
@@ -291,6 +298,8 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
         http: http_address,
         kit,
         shutdown,
+        drained,
+        events,
         tasks,
         servers,
         traces,
@@ -449,7 +458,12 @@ fn expose(metrics: &Metrics, kit: &Kit, revocations: &Arc<Revocations>) {
 /// Reflection over exactly the services that are served.
 fn reflection(names: &[&'static str]) -> tonic_reflection::server::Builder<'static> {
     let builder = tonic_reflection::server::Builder::configure()
+        .include_reflection_service(false)
         .register_encoded_file_descriptor_set(api::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
+        .with_service_name("grpc.reflection.v1.ServerReflection")
+        .with_service_name("grpc.reflection.v1alpha.ServerReflection")
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         // What errors carry, so that grpcurl and buf can print it.
         .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)

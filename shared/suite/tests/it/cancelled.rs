@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use api::designs::v1::{ListDesignsRequest, design_service_client::DesignServiceClient};
+use api::designs::v1::{CreateDesignResponse, ListDesignsRequest, design_service_client::DesignServiceClient};
 use kit::{
     failpoint::{self, Action},
     ids::OrgId,
 };
 use testkit::{Caller, Served, serve_with};
 use tokio::task::JoinHandle;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::{
     house::eventually,
@@ -109,6 +109,38 @@ impl Bench {
     }
 }
 
+async fn created(
+    mut client: DesignServiceClient<Caller>,
+    number: usize,
+) -> Result<Response<CreateDesignResponse>, Status> {
+    loop {
+        let answer = client.create_design(timed(blank(&format!("cut {number}")))).await;
+        if !overloaded(&answer) {
+            return answer;
+        }
+    }
+}
+
+/// All ran out of time: most were told so, and some gave up a moment before the answer came.
+#[track_caller]
+fn were_cut(told: &[Status], calls: usize) {
+    let reasons: Vec<_> = told.iter().map(reason).collect();
+    let late = reasons.iter().filter(|reason| *reason == "DEADLINE_EXCEEDED").count();
+    let gave_up = told
+        .iter()
+        .filter(|status| status.code() == Code::Cancelled && reason(status).is_empty())
+        .count();
+    assert!(
+        late > 0 && late + gave_up == calls && told.len() == calls,
+        "{reasons:?}"
+    );
+}
+
+/// A hundred new connections at once may take the database longer than a call waits for one.
+fn overloaded<T>(answer: &Result<T, Status>) -> bool {
+    answer.as_ref().is_err_and(|status| reason(status) == "OVERLOADED")
+}
+
 fn timed<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(TIME);
@@ -124,24 +156,22 @@ async fn calls_that_are_cut_inside_their_transaction_leave_nothing_behind() {
 
     let list = |_| {
         let mut client = client.clone();
-        async move { client.list_designs(timed(ListDesignsRequest::default())).await }
+        async move {
+            loop {
+                let answer = client.list_designs(timed(ListDesignsRequest::default())).await;
+                if !overloaded(&answer) {
+                    return answer;
+                }
+            }
+        }
     };
     let told = bench.hold_and_cut(100, list).await;
-    assert!(
-        told.len() == 50 && told.iter().all(|status| reason(status) == "DEADLINE_EXCEEDED"),
-        "{told:?}"
-    );
+    were_cut(&told, 50);
     bench.no_transaction_is_left().await;
 
-    let create = |number| {
-        let mut client = client.clone();
-        async move { client.create_design(timed(blank(&format!("cut {number}")))).await }
-    };
+    let create = |number| created(client.clone(), number);
     let told = bench.hold_and_cut(100, create).await;
-    assert!(
-        told.len() == 50 && told.iter().all(|status| status.code() == Code::DeadlineExceeded),
-        "{told:?}"
-    );
+    were_cut(&told, 50);
     bench.no_transaction_is_left().await;
 
     bench.relayed().await;
@@ -183,10 +213,7 @@ async fn without_its_guard_a_cut_transaction_is_handed_to_the_next_caller() {
     let bench = Bench::new().await;
     let client = bench.client(bench.org);
     let _without = failpoint::switch_off("tx_guard");
-    let create = |number| {
-        let mut client = client.clone();
-        async move { client.create_design(timed(blank(&format!("cut {number}")))).await }
-    };
+    let create = |number| created(client.clone(), number);
     bench.hold_and_cut(10, create).await;
     let open = bench.idle_in_transaction().await;
     let left = bench.served.running.kit.db.tenants_left().await.unwrap();

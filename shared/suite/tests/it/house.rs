@@ -135,12 +135,6 @@ impl House {
         self.services[slice].door
     }
 
-    /// A channel to `slice` in the name of the service `peer`.
-    pub(crate) fn peer(&self, slice: &str, peer: &str) -> Caller {
-        let key = SigningKey::from_seed(&bytes(&self.secrets.service_keys[peer]));
-        self.door(slice).with(&key.sign_service("test", peer))
-    }
-
     /// Their common database.
     pub(crate) fn database(&self) -> &Database {
         &self.database
@@ -402,15 +396,17 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16
     Ok((status, body.to_owned()))
 }
 
-/// The sum of a metric's values over all lines that hold each of these labels.
+/// The sum of a metric's values over all lines that hold each of these labels; there must be one.
+#[track_caller]
 pub(crate) fn figure(page: &str, name: &str, labels: &[&str]) -> f64 {
-    let of_it = page.lines().filter(|line| {
-        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
-            && labels.iter().all(|label| line.contains(label))
-    });
-    of_it
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
+    let named = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+    let of_it = page
+        .lines()
+        .filter(named)
+        .filter(|line| labels.iter().all(|label| line.contains(label)));
+    let values: Vec<f64> = of_it.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+    assert!(!values.is_empty(), "no {name} with {labels:?} in\n{page}");
+    values.iter().sum()
 }
 
 /// Waits until `attempt` has an answer.

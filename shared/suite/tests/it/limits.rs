@@ -8,7 +8,7 @@ use api::{
 };
 use bytes::{Buf, BufMut};
 use prost::Message;
-use prost_types::{Struct, Value, value::Kind};
+use prost_types::{ListValue, Struct, Value, value::Kind};
 use testkit::Caller;
 use tonic::{
     Code, Request, Status,
@@ -84,16 +84,20 @@ fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, expected: 
     status
 }
 
-/// A canvas of one node whose configuration is this many structs deep.
-fn nested(levels: usize) -> Canvas {
+/// A canvas of one node whose configuration nests this deep, by structs or by lists.
+fn nested(levels: usize, by_lists: bool) -> Canvas {
     let mut value = Value {
         kind: Some(Kind::BoolValue(true)),
     };
+    // The configuration itself is the first level.
     for _ in 1..levels {
-        let fields = [("deeper".to_owned(), value)].into();
-        value = Value {
-            kind: Some(Kind::StructValue(Struct { fields })),
+        let kind = if by_lists {
+            Kind::ListValue(ListValue { values: vec![value] })
+        } else {
+            let fields = [("deeper".to_owned(), value)].into();
+            Kind::StructValue(Struct { fields })
         };
+        value = Value { kind: Some(kind) };
     }
     let node = Node {
         id: "node".to_owned(),
@@ -170,13 +174,15 @@ async fn a_message_over_the_limit_is_refused_with_the_limit() {
 async fn a_message_that_is_nested_too_deep_is_refused_and_hurts_nobody() {
     let house = House::shared().await;
     let ada = house.sign_up("ada").await;
-    let create = async |levels| {
+    let create = async |levels, by_lists| {
         let mut request = blank("nested");
-        request.canvas = Some(nested(levels));
+        request.canvas = Some(nested(levels, by_lists));
         ada.designs(house).create_design(request).await
     };
-    create(32).await.expect("32 levels are allowed");
-    let told = refused(create(33).await, Code::InvalidArgument, "INVALID_REQUEST");
+    for by_lists in [true, false] {
+        create(32, by_lists).await.expect("32 levels are allowed");
+    }
+    let told = refused(create(33, true).await, Code::InvalidArgument, "INVALID_REQUEST");
     let fields = told.get_details_bad_request().unwrap().field_violations;
     assert!(
         fields
@@ -186,6 +192,7 @@ async fn a_message_that_is_nested_too_deep_is_refused_and_hurts_nobody() {
     );
 
     let path = "/board3.designs.v1.DesignService/CreateDesign";
+    refused(create(33, false).await, Code::InvalidArgument, "INVALID_REQUEST");
     for levels in [200, 20_000] {
         let answer = raw(house.designs().with(&ada.access), path, bomb(levels)).await;
         refused(answer, Code::InvalidArgument, "INVALID_REQUEST");

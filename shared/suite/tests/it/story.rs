@@ -4,7 +4,6 @@ use api::{
     audit::v1::audit_service_client::AuditServiceClient,
     designs::v1::{
         CloudProvider, CreateDesignRequest, Design, GetDesignRequest, design_service_client::DesignServiceClient,
-        template_service_client::TemplateServiceClient,
     },
     identity::v1::{
         AcceptInvitationRequest, CreateApiKeyRequest, InviteMemberRequest, LoginRequest, SessionTokens, SignUpRequest,
@@ -31,10 +30,9 @@ pub(crate) struct Person {
     pub(crate) session: String,
 }
 
-/// An API key and its secret.
+/// An API key, as it is shown once.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiKey {
-    pub(crate) id: String,
     pub(crate) secret: String,
 }
 
@@ -110,10 +108,7 @@ impl House {
             .await
             .expect("CreateApiKey")
             .into_inner();
-        ApiKey {
-            id: made.api_key.expect("CreateApiKey answers the key").id,
-            secret: made.secret,
-        }
+        ApiKey { secret: made.secret }
     }
 
     /// A new user who has accepted `owner`'s invitation to this role and is signed in to `owner`'s organization.
@@ -212,11 +207,6 @@ impl Person {
     /// designs' DesignService in this person's name.
     pub(crate) fn designs(&self, house: &House) -> DesignServiceClient<Caller> {
         DesignServiceClient::new(house.designs().with(&self.access))
-    }
-
-    /// designs' TemplateService in this person's name.
-    pub(crate) fn templates(&self, house: &House) -> TemplateServiceClient<Caller> {
-        TemplateServiceClient::new(house.designs().with(&self.access))
     }
 
     /// audit's AuditService in this person's name.

@@ -65,6 +65,13 @@ impl Load {
         self.acknowledged.lock().unwrap().clone()
     }
 
+    /// The request ids of the changes that were acknowledged to a person, sorted.
+    pub(super) fn acknowledged_to(&self, person: &Person) -> Vec<String> {
+        let acknowledged = self.acknowledged();
+        let own = acknowledged.iter().filter(|(org, _)| *org == person.org);
+        own.map(|(_, id)| id.clone()).collect()
+    }
+
     /// How many changes have been acknowledged.
     pub(super) fn done(&self) -> usize {
         self.done.load(Ordering::SeqCst)

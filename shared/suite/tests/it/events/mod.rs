@@ -4,6 +4,7 @@ mod load;
 
 use std::time::{Duration, Instant};
 
+use api::audit::v1::ListAuditLogsRequest;
 use load::{Findings, Load, drained};
 
 use crate::{
@@ -17,7 +18,7 @@ async fn paths(house: &House) -> (f64, f64) {
     let of = |path| {
         figure(
             &page,
-            "board3_events_total",
+            "board3_events",
             &["consumer=\"trail\"", "source=\"designs\"", path],
         )
     };
@@ -91,6 +92,7 @@ async fn a_thousand_changes_are_in_the_trail_exactly_once_whatever_is_killed() {
         tokio::join!(load.change(&house, 175, 3), revive(&house, slice));
     }
 
+    house.wait_ready().await;
     wait_drained(&house).await;
     let found = Findings::of(&house, &load).await;
     println!(
@@ -103,6 +105,36 @@ async fn a_thousand_changes_are_in_the_trail_exactly_once_whatever_is_killed() {
     assert_eq!((load.done(), load.acknowledged().len()), (1000, 1000));
     assert!(load.retried() > 0, "nobody was disturbed");
     assert!(found.sound(), "{found:#?}");
+    for person in &load.people {
+        assert_eq!(told(&house, person).await, load.acknowledged_to(person));
+    }
+}
+
+/// The request ids of the changes that a person is told of by the trail, page by page.
+async fn told(house: &House, person: &Person) -> Vec<String> {
+    let mut request = ListAuditLogsRequest {
+        page_size: 100,
+        ..ListAuditLogsRequest::default()
+    };
+    let mut told = Vec::new();
+    loop {
+        let page = person
+            .audit(house)
+            .list_audit_logs(request.clone())
+            .await
+            .expect("ListAuditLogs")
+            .into_inner();
+        let changes = page
+            .audit_logs
+            .into_iter()
+            .filter(|log| log.action != "identity.SignUp");
+        told.extend(changes.map(|log| log.idempotency_key).filter(|id| !id.is_empty()));
+        if page.next_page_token.is_empty() {
+            told.sort_unstable();
+            return told;
+        }
+        request.page_token = page.next_page_token;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,9 +185,9 @@ async fn events_are_announced_within_a_quarter_of_a_second_and_fetched_where_not
     let before = paths(&house).await;
     let mut best = Duration::MAX;
     // Other tests run beside this one: the figure is of a quiet round.
-    for _ in 0..3 {
-        let [p50, p99] = latencies(&house, &ada, 200).await;
-        println!("from commit to audit, of 200 changes: p50 {p50:?}, p99 {p99:?}");
+    for _ in 0..5 {
+        let [p50, p99, slowest] = latencies(&house, &ada, 200).await;
+        println!("from commit to audit, of 200 changes: p50 {p50:?}, p99 {p99:?}, slowest {slowest:?}");
         best = best.min(p99);
         if best <= Duration::from_millis(250) {
             break;
@@ -188,8 +220,8 @@ async fn events_are_announced_within_a_quarter_of_a_second_and_fetched_where_not
     assert_eq!(after.0, before.0);
 }
 
-/// From a change's answer, which follows its commit at once, to its row in the trail: the median and the 99th percentile.
-async fn latencies(house: &House, person: &Person, changes: usize) -> [Duration; 2] {
+/// From a change's answer, which follows its commit at once, to its row in the trail: median, 99th percentile and the slowest.
+async fn latencies(house: &House, person: &Person, changes: usize) -> [Duration; 3] {
     let admin = house.database().admin().await;
     let sql = "select from audit.audit_logs where org_id = $1::text::uuid and idempotency_key = $2";
     let recorded = admin.prepare(sql).await.unwrap();
@@ -209,5 +241,5 @@ async fn latencies(house: &House, person: &Person, changes: usize) -> [Duration;
         took.push(answered.elapsed());
     }
     took.sort_unstable();
-    [took[changes / 2], took[changes * 99 / 100]]
+    [took[changes / 2], took[changes * 99 / 100], took[changes - 1]]
 }
