@@ -188,7 +188,14 @@ impl Error {
 
     /// The status to answer, with the request id that finds the call in the log.
     pub fn to_status(&self, request_id: Option<&str>) -> Status {
+        self.to_status_with(request_id, None)
+    }
+
+    /// As [`Error::to_status`]; an invalid request also lists what was found wrong outside of the handler.
+    pub(crate) fn to_status_with(&self, request_id: Option<&str>, also: Option<Violation>) -> Status {
         let inner = &self.0;
+        let also = also.filter(|also| inner.reason == Reason::InvalidRequest && !inner.violations.contains(also));
+        let violations: Vec<&Violation> = inner.violations.iter().chain(also.iter()).collect();
         let mut metadata: std::collections::HashMap<String, String> = inner
             .metadata
             .iter()
@@ -200,17 +207,17 @@ impl Error {
             details.set_request_info(id, "");
         }
         details.set_error_info(self.reason_name(), "board3", metadata);
-        for violation in &inner.violations {
+        for violation in &violations {
             details.add_bad_request_violation(&violation.field, &violation.description);
         }
         if let Some(delay) = inner.retry_after {
             details.set_retry_info(Some(delay));
         }
         let mut message = inner.message.to_string();
-        if let Some(first) = inner.violations.first() {
+        if let Some(first) = violations.first() {
             message = format!("{message}: {} {}", first.field, first.description);
-            if inner.violations.len() > 1 {
-                message.push_str(&format!(" (and {} more)", inner.violations.len() - 1));
+            if violations.len() > 1 {
+                message.push_str(&format!(" (and {} more)", violations.len() - 1));
             }
         }
         Status::with_error_details(self.code(), message, details)

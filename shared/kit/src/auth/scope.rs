@@ -12,7 +12,7 @@ use tonic::{Request, Status};
 use uuid::Uuid;
 
 use crate::{
-    error::{Error, Reason, Result},
+    error::{Error, Reason, Result, Violation},
     ids::{OrgId, Principal, UserId},
 };
 
@@ -29,7 +29,8 @@ pub struct Call {
     pub caller_address: String,
     /// When it must be over.
     pub deadline: Instant,
-    repeat: OnceLock<Repeat>,
+    /// `None` inside for a `request_id` that is none.
+    repeat: OnceLock<Option<Repeat>>,
 }
 
 /// What makes a call the repeat of another.
@@ -67,7 +68,16 @@ impl Call {
 
     /// The message's `request_id` and arguments, once [`admitted`] has seen them and if there is one.
     pub fn repeat(&self) -> Option<&Repeat> {
-        self.repeat.get()
+        self.repeat.get()?.as_ref()
+    }
+
+    /// What is wrong with the message's `request_id`: told beside everything else that is wrong with the message.
+    pub(crate) fn request_id_violation(&self) -> Option<Violation> {
+        let malformed = matches!(self.repeat.get(), Some(None));
+        malformed.then(|| Violation {
+            field: "request_id".to_owned(),
+            description: "must be a UUID in lower case with hyphens".to_owned(),
+        })
     }
 }
 
@@ -292,8 +302,10 @@ admitted_as!(PeerScope, Peer);
 
 /// The scope that the gate admitted the call to, and the message.
 ///
+/// A `request_id` that is not a UUID is refused with what else is wrong, or by [`crate::db::Db::write`].
+///
 /// # Errors
-/// INVALID_REQUEST if the message's `request_id` is not a UUID.
+/// INTERNAL where the handler asks for another scope than its policy gives.
 #[allow(clippy::result_large_err)]
 pub fn admitted<S: Admitted, M: api::Request>(request: Request<M>) -> Result<(S, M), Status> {
     let (_, extensions, message) = request.into_parts();
@@ -302,12 +314,10 @@ pub fn admitted<S: Admitted, M: api::Request>(request: Request<M>) -> Result<(S,
         .and_then(S::from_scope)
         .ok_or_else(|| Error::internal("the handler asks for another scope than the RPC's policy gives"))?;
     if let Some(text) = message.request_id().filter(|text| !text.is_empty()) {
-        let request_id = crate::ids::parse(text)
-            .map_err(|_| Error::violation("request_id", "must be a UUID in lower case with hyphens"))?;
-        let repeat = Repeat {
+        let repeat = crate::ids::parse(text).ok().map(|request_id| Repeat {
             request_id,
             arguments: message.encode_to_vec(),
-        };
+        });
         if scope.call().repeat.set(repeat).is_err() {
             return Err(Error::new(Reason::Internal, "internal error").into());
         }

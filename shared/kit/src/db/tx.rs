@@ -185,6 +185,9 @@ impl Tx {
 
     /// Claims the call's request id; a twin at the same moment waits here for the first one's end.
     pub(super) async fn claim(&mut self) -> Result<Claim> {
+        if let Some(wrong) = self.call.as_ref().and_then(|call| call.request_id_violation()) {
+            return Err(Error::violation(wrong.field, wrong.description));
+        }
         let Some((call, repeat)) = self.repeat() else {
             return Ok(Claim::Fresh);
         };

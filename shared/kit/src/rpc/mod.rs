@@ -237,7 +237,8 @@ impl Stack {
             Code::Unavailable => tracing::warn!(?code, reason, error = ?error, "call failed"),
             _ => tracing::info!(?code, reason, "call refused"),
         });
-        (error.to_status(Some(&call.request_id)).into_http(), code)
+        let status = error.to_status_with(Some(&call.request_id), call.request_id_violation());
+        (status.into_http(), code)
     }
 
     fn unknown(&self, request: &Request<Body>) -> Response<Body> {
