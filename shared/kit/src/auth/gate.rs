@@ -17,12 +17,12 @@ use super::{
     keys::Keys,
     permission::PermissionSet,
     revocation::{Feed, Revocations},
-    scope::{Call, OrgScope, PeerScope, PublicScope, Scope, UserScope},
+    scope::{Call, OrgScope, PeerScope, PublicScope, Scope, Tenancy, UserScope},
     token::{self, AccessClaims, PublicKey},
 };
 use crate::{
     config::{Config, SLICES},
-    crypto::KeyRing,
+    crypto::{ApiKey, KeyRing},
     db::{Db, Refusal},
     error::{Error, Reason, Result},
     ids::{OrgId, Principal},
@@ -34,6 +34,12 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 const PERMISSIONS_KEPT: Duration = Duration::from_secs(30 * 60);
 /// An API key's token is renewed this long before it ends.
 const RENEWED_BEFORE: Duration = Duration::from_secs(60);
+/// How long an API key that identity refused is refused without asking.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
+/// Most exchanges at once; keys that share a lane wait for each other.
+const EXCHANGES: usize = 32;
+/// The longest credential that is looked at, in bytes.
+const LONGEST: usize = 2048;
 const ENTRIES: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 
 type PermissionKey = (OrgId, Principal, i64);
@@ -46,10 +52,17 @@ pub struct Gate {
     peers: HashMap<String, (&'static str, PublicKey)>,
     revocations: Arc<Revocations>,
     verified: Mutex<LruCache<[u8; 32], (AccessClaims, Instant)>>,
-    exchanged: Mutex<LruCache<[u8; 32], (String, AccessClaims)>>,
+    exchanged: Mutex<LruCache<[u8; 32], Exchanged>>,
+    exchanging: [tokio::sync::Mutex<()>; EXCHANGES],
     permissions: Mutex<LruCache<PermissionKey, (Arc<PermissionSet>, Instant)>>,
     ring: Arc<KeyRing>,
     db: Db,
+}
+
+/// What became of an API key's exchange.
+enum Exchanged {
+    For(AccessClaims),
+    Refused(Instant),
 }
 
 /// Who calls, before any permission is looked at.
@@ -77,6 +90,7 @@ impl Gate {
             revocations,
             verified: Mutex::new(LruCache::new(ENTRIES)),
             exchanged: Mutex::new(LruCache::new(ENTRIES)),
+            exchanging: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
             permissions: Mutex::new(LruCache::new(ENTRIES)),
             ring: config.ring.clone(),
             db,
@@ -99,42 +113,65 @@ impl Gate {
             {
                 return Ok(Scope::Peer(PeerScope { call, slice }));
             }
-            (_, Caller::Peer(_)) => {
-                return Err(Error::new(Reason::CallerNotAllowed, "this RPC is not for this service"));
+            (_, Caller::Peer(slice)) => {
+                let error = Error::new(Reason::CallerNotAllowed, "this RPC is not for this service");
+                let peer = Tenancy {
+                    org: OrgId::PLATFORM,
+                    principal: Principal::Service(slice),
+                };
+                self.record_denial(peer, call, &error).await;
+                return Err(error);
             }
             (_, Caller::Someone(claims)) => claims,
         };
         self.not_revoked(&claims, method.sensitive).await?;
         match self.permitted(&claims, &call).await {
             Err(error) if error.code() == tonic::Code::PermissionDenied => {
-                self.record_denial(&claims, call, &error).await;
+                let org = claims.org.unwrap_or(OrgId::PLATFORM);
+                self.record_denial(
+                    Tenancy {
+                        org,
+                        principal: claims.principal,
+                    },
+                    call,
+                    &error,
+                )
+                .await;
                 Err(error)
             }
             outcome => outcome,
         }
     }
 
-    /// Who a bearer credential belongs to: an access token, an API key, or a service's token.
-    pub(crate) async fn authenticate(&self, credential: Option<&str>) -> Result<Caller> {
+    /// The service that a bearer credential belongs to, if it is one's own token. Asks nobody.
+    pub(crate) fn recognize_peer(&self, credential: Option<&str>) -> Option<&'static str> {
+        let credential = credential.filter(|credential| credential.len() <= LONGEST)?;
+        let (slice, key) = self.peers.get(&token::key_id(credential).ok()?)?;
+        let named = key.verify_service(&self.environment, credential).ok()?;
+        (named == *slice).then_some(slice)
+    }
+
+    /// Who a bearer credential belongs to: an access token, or an API key.
+    ///
+    /// `charge` runs before identity is asked about a key that is not known here, so that made-up keys are paid for
+    /// by the address that sends them, and not by this service's good name.
+    pub(crate) async fn authenticate(
+        &self,
+        credential: Option<&str>,
+        charge: impl AsyncFnOnce() -> Result<()>,
+    ) -> Result<Caller> {
         let Some(credential) = credential else {
             return Ok(Caller::Nobody);
         };
-        if credential.len() > 2048 {
+        if credential.len() > LONGEST {
             return Err(invalid("malformed"));
         }
         if credential.starts_with("b3_") {
-            return Ok(Caller::Someone(self.exchange(credential).await?));
+            return Ok(Caller::Someone(self.exchange(credential, charge).await?));
         }
         let id = token::key_id(credential).map_err(|_| invalid("malformed"))?;
-        if let Some((slice, key)) = self.peers.get(&id) {
-            let named = key
-                .verify_service(&self.environment, credential)
-                .map_err(|_| invalid("refused"))?;
-            return if named == *slice {
-                Ok(Caller::Peer(slice))
-            } else {
-                Err(invalid("of another service"))
-            };
+        if self.peers.contains_key(&id) {
+            return Err(invalid("a service's token that is refused"));
         }
         Ok(Caller::Someone(self.verify(&id, credential).await?))
     }
@@ -172,30 +209,52 @@ impl Gate {
         Ok(claims)
     }
 
-    /// An API key is exchanged for a token, which is remembered under a keyed hash until it nearly ends.
-    async fn exchange(&self, key: &str) -> Result<AccessClaims> {
-        let digest = self.ring.keyed_hash("board3 exchanged api key", key.as_bytes());
-        let remembered = lock(&self.exchanged).get(&digest).cloned();
-        if let Some((_, claims)) = &remembered
-            && claims.expires_at > std::time::SystemTime::now() + RENEWED_BEFORE
-        {
-            return Ok(claims.clone());
+    /// An API key is exchanged for a token, whose claims are remembered under a keyed hash until they nearly end.
+    /// Each key is exchanged once at a time, and one that identity refused is not asked about again for a moment.
+    async fn exchange(&self, key: &str, charge: impl AsyncFnOnce() -> Result<()>) -> Result<AccessClaims> {
+        let parsed = ApiKey::parse(key).map_err(|_| invalid("a malformed API key"))?;
+        if parsed.env() != &*self.environment {
+            return Err(invalid("an API key of another environment"));
         }
+        let digest = self.ring.keyed_hash("board3 exchanged api key", key.as_bytes());
+        if let Some(answer) = self.exchanged(&digest, RENEWED_BEFORE) {
+            return answer;
+        }
+        let _one_at_a_time = self.exchanging[usize::from(digest[0]) % EXCHANGES].lock().await;
+        if let Some(answer) = self.exchanged(&digest, RENEWED_BEFORE) {
+            return answer;
+        }
+        charge().await?;
         let token = match self.authority.exchange_api_key(key).await {
             Ok(token) => token,
             // Identity does not answer: a token that has not ended is still good.
             Err(error) if error.code() == tonic::Code::Unavailable => {
-                return match remembered.filter(|(_, claims)| claims.expires_at > std::time::SystemTime::now()) {
-                    Some((_, claims)) => Ok(claims),
-                    None => Err(error),
-                };
+                return self.exchanged(&digest, Duration::ZERO).unwrap_or(Err(error));
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                if error.reason() == Reason::CredentialInvalid {
+                    lock(&self.exchanged).put(digest, Exchanged::Refused(Instant::now()));
+                }
+                return Err(error);
+            }
         };
         let id = token::key_id(&token).map_err(|_| Error::internal("identity answered a malformed token"))?;
         let claims = self.verify(&id, &token).await?;
-        lock(&self.exchanged).put(digest, (token, claims.clone()));
+        lock(&self.exchanged).put(digest, Exchanged::For(claims.clone()));
         Ok(claims)
+    }
+
+    /// What is remembered of a key's exchange, if it holds for at least `left`.
+    fn exchanged(&self, digest: &[u8; 32], left: Duration) -> Option<Result<AccessClaims>> {
+        match lock(&self.exchanged).get(digest)? {
+            Exchanged::For(claims) if claims.expires_at > std::time::SystemTime::now() + left => {
+                Some(Ok(claims.clone()))
+            }
+            Exchanged::Refused(since) if since.elapsed() < REFUSED_FOR => {
+                Some(Err(invalid("an API key refused a moment ago")))
+            }
+            Exchanged::For(_) | Exchanged::Refused(_) => None,
+        }
     }
 
     async fn not_revoked(&self, claims: &AccessClaims, sensitive: bool) -> Result<()> {
@@ -288,10 +347,11 @@ impl Gate {
         Ok(permissions)
     }
 
-    async fn record_denial(&self, claims: &AccessClaims, call: Arc<Call>, error: &Error) {
+    /// Writes a refusal of a known caller to the audit trail.
+    pub(crate) async fn record_denial(&self, who: Tenancy, call: Arc<Call>, error: &Error) {
         let refusal = Refusal {
-            org: claims.org.unwrap_or(OrgId::PLATFORM),
-            actor: claims.principal,
+            org: who.org,
+            actor: who.principal,
             outcome: Outcome::Denied,
             about: None,
         };
@@ -314,3 +374,6 @@ fn session_over() -> Error {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
+
+#[cfg(test)]
+mod tests;

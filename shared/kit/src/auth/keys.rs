@@ -1,6 +1,7 @@
 //! The public keys that callers' tokens verify against, fetched from identity and kept.
 //!
-//! An unknown key id is asked for once, then taken as unknown for 10 s, so that made-up ids cost identity nothing.
+//! An unknown key id is asked for once, then taken as unknown for 10 s, and identity is asked at most once a second
+//! whatever ids come: made-up ids cost it nothing, and hold up nobody here.
 
 use std::{
     collections::HashMap,
@@ -9,9 +10,13 @@ use std::{
 };
 
 use super::{authority::Authority, token::PublicKey};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);
+/// How often identity is asked for the sake of an unknown id.
+const ASKED_EVERY: Duration = Duration::from_secs(1);
+/// Most calls that wait for an answer; more are refused at once.
+const WAITING: usize = 16;
 const REFRESH_EVERY: Duration = Duration::from_secs(60);
 
 /// Access-token keys by id.
@@ -19,7 +24,9 @@ pub(crate) struct Keys {
     authority: Arc<dyn Authority>,
     known: RwLock<HashMap<String, PublicKey>>,
     unknown: Mutex<HashMap<String, Instant>>,
-    fetching: tokio::sync::Mutex<()>,
+    waiting: tokio::sync::Semaphore,
+    /// When identity was last asked, and whether it answered.
+    asked: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
 
 impl Keys {
@@ -28,7 +35,8 @@ impl Keys {
             authority,
             known: RwLock::default(),
             unknown: Mutex::default(),
-            fetching: tokio::sync::Mutex::new(()),
+            waiting: tokio::sync::Semaphore::new(WAITING),
+            asked: tokio::sync::Mutex::new(None),
         }
     }
 
@@ -40,14 +48,29 @@ impl Keys {
         if self.taken_as_unknown(id) {
             return Ok(None);
         }
-        let _one_at_a_time = self.fetching.lock().await;
+        let _place = self
+            .waiting
+            .try_acquire()
+            .map_err(|_| unanswered("too many calls wait for its keys"))?;
+        let mut asked = self.asked.lock().await;
         if let Some(key) = self.known(id) {
             return Ok(Some(key));
         }
         if self.taken_as_unknown(id) {
             return Ok(None);
         }
-        self.fetch().await?;
+        if let Some((when, answered)) = *asked
+            && when.elapsed() < ASKED_EVERY
+        {
+            return if answered {
+                Ok(None)
+            } else {
+                Err(unanswered("it did not answer a moment ago"))
+            };
+        }
+        let fetched = self.fetch().await;
+        *asked = Some((Instant::now(), fetched.is_ok()));
+        fetched?;
         let found = self.known(id);
         if found.is_none() {
             let mut unknown = self.unknown.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -109,4 +132,8 @@ impl Keys {
         let unknown = self.unknown.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         unknown.get(id).is_some_and(|since| since.elapsed() < UNKNOWN_FOR)
     }
+}
+
+fn unanswered(why: &'static str) -> Error {
+    Error::unavailable("identity", why)
 }

@@ -90,6 +90,13 @@ impl Revocations {
             .map(|at| at.elapsed())
     }
 
+    /// As if the feed had been confirmed so long ago.
+    #[cfg(test)]
+    pub(crate) fn confirmed_ago(&self, age: Duration) {
+        let mut confirmed = self.confirmed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *confirmed = Instant::now().checked_sub(age);
+    }
+
     /// Takes identity's events for as long as the service runs.
     pub(crate) async fn follow(&self, mut feed: Follower) {
         loop {

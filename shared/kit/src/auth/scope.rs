@@ -94,6 +94,21 @@ pub enum Scope {
     Peer(PeerScope),
 }
 
+impl Scope {
+    /// Whose rows a transaction of it sees, and in whose name it writes.
+    pub(crate) fn tenancy(&self) -> Tenancy {
+        match self {
+            Scope::Public(scope) => scope.tenancy(),
+            Scope::User(scope) => Tenancy {
+                org: scope.org.unwrap_or(OrgId::PLATFORM),
+                ..scope.tenancy()
+            },
+            Scope::Org(scope) => scope.tenancy(),
+            Scope::Peer(scope) => scope.tenancy(),
+        }
+    }
+}
+
 /// Nobody known: sign-up, login, exchange.
 #[derive(Clone, Debug)]
 pub struct PublicScope {
