@@ -235,12 +235,18 @@ async fn a_deadline_that_passes_while_the_database_is_slow_is_told_as_such() {
     let lock = admin.transaction().await.unwrap();
     let sql = "select from designs.designs where id = $1::text::uuid for update";
     lock.execute(sql, &[&design.id]).await.unwrap();
-    let mut request = Request::new(api::designs::v1::DeleteDesignRequest {
-        design_id: design.id.clone(),
-        ..Default::default()
-    });
-    request.set_timeout(Duration::from_secs(1));
-    let answer = ada.designs(house).delete_design(request).await;
+    let answer = loop {
+        let mut request = Request::new(api::designs::v1::DeleteDesignRequest {
+            design_id: design.id.clone(),
+            ..Default::default()
+        });
+        request.set_timeout(Duration::from_secs(1));
+        let answer = ada.designs(house).delete_design(request).await;
+        // On a busy machine the client's own timer, a tenth of a second behind, may win.
+        if !answer.as_ref().is_err_and(|status| status.code() == Code::Cancelled) {
+            break answer;
+        }
+    };
     lock.rollback().await.unwrap();
     refused(answer, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
     house.read_design(&ada, &design.id).await.expect("it was not deleted");
