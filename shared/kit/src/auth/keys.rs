@@ -137,3 +137,73 @@ impl Keys {
 fn unanswered(why: &'static str) -> Error {
     Error::unavailable("identity", why)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    use async_trait::async_trait;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        auth::{PermissionSet, token::SigningKey},
+        ids::{OrgId, Principal},
+    };
+
+    #[derive(Default)]
+    struct Asked {
+        keys: AtomicU32,
+        away: AtomicBool,
+    }
+
+    #[async_trait]
+    impl Authority for Asked {
+        async fn signing_keys(&self) -> Result<Vec<String>> {
+            self.keys.fetch_add(1, Ordering::SeqCst);
+            if self.away.load(Ordering::SeqCst) {
+                return Err(unanswered("away"));
+            }
+            Ok(vec![SigningKey::from_seed(&[7; 32]).public_key()])
+        }
+        async fn permission_set(&self, _: OrgId, _: Principal) -> Result<(PermissionSet, i64)> {
+            Ok((PermissionSet::none(), 0))
+        }
+        async fn session_active(&self, _: Uuid, _: Principal, _: i64) -> Result<bool> {
+            Ok(false)
+        }
+        async fn exchange_api_key(&self, _: &str) -> Result<String> {
+            Err(unanswered("no keys here"))
+        }
+    }
+
+    #[tokio::test]
+    async fn made_up_key_ids_ask_identity_once_however_many_there_are() {
+        let asked = Arc::new(Asked::default());
+        let keys = Keys::new(asked.clone());
+        for number in 0..50 {
+            assert!(keys.find(&format!("k4.pid.{number}")).await.unwrap().is_none());
+        }
+        assert_eq!(asked.keys.load(Ordering::SeqCst), 1);
+        let known = SigningKey::from_seed(&[7; 32]);
+        assert!(keys.find(known.key_id()).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn with_identity_away_an_unknown_key_is_a_matter_of_availability_and_a_known_one_goes_on() {
+        let asked = Arc::new(Asked::default());
+        let keys = Keys::new(asked.clone());
+        let known = SigningKey::from_seed(&[7; 32]);
+        asked.away.store(true, Ordering::SeqCst);
+        for _ in 0..50 {
+            let refused = keys.find(known.key_id()).await.unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::Unavailable);
+        }
+        assert_eq!(asked.keys.load(Ordering::SeqCst), 1);
+        asked.away.store(false, Ordering::SeqCst);
+        keys.fetch().await.unwrap();
+        assert!(keys.find(known.key_id()).await.unwrap().is_some());
+    }
+}

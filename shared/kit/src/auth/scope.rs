@@ -3,6 +3,7 @@
 //! Only the gate makes scopes; a store function reaches the database only through a `Tx`, and a `Tx` only begins with a scope.
 
 use std::{
+    fmt,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -34,12 +35,21 @@ pub struct Call {
 }
 
 /// What makes a call the repeat of another.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Repeat {
     /// The message's `request_id`.
     pub request_id: Uuid,
     /// The encoded message.
     pub arguments: Vec<u8>,
+}
+
+impl fmt::Debug for Repeat {
+    /// Without the arguments: a sign-up's hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Repeat")
+            .field("request_id", &self.request_id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Call {
@@ -338,4 +348,21 @@ pub fn admitted<S: Admitted, M: api::Request>(request: Request<M>) -> Result<(S,
         }
     }
     Ok((scope, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeat_prints_its_request_id_and_none_of_its_arguments() {
+        let repeat = Repeat {
+            request_id: Uuid::nil(),
+            arguments: vec![112, 119],
+        };
+        assert_eq!(
+            format!("{repeat:?}"),
+            "Repeat { request_id: 00000000-0000-0000-0000-000000000000, .. }"
+        );
+    }
 }

@@ -32,7 +32,7 @@ pub struct SigningKey {
 }
 
 /// A key that verifies tokens.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct PublicKey {
     key: AsymmetricPublicKey<V4>,
     id: String,

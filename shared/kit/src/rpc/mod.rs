@@ -33,6 +33,13 @@ use crate::{
     telemetry::Metrics,
 };
 
+/// Health and reflection need no token and leave no trace.
+const EXEMPT: [&str; 3] = [
+    "/grpc.health.v1.Health/",
+    "/grpc.reflection.v1.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
+];
+
 tokio::task_local! {
     /// The call that a task works for.
     pub(crate) static CURRENT: Arc<Call>;
@@ -84,8 +91,7 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
-        if request.uri().path().starts_with("/grpc.") {
-            // Health and reflection need no token and leave no trace.
+        if EXEMPT.iter().any(|service| request.uri().path().starts_with(service)) {
             return Box::pin(inner.call(request));
         }
         let stack = self.stack.clone();
@@ -117,14 +123,7 @@ impl Stack {
             .scope(call.clone(), self.guarded(inner, request, call.clone()))
             .instrument(span.clone())
             .await;
-        let refused = match &outcome {
-            Ok(response) => response
-                .extensions()
-                .get::<Status>()
-                .filter(|status| status.code() != Code::Ok)
-                .cloned(),
-            Err(_) => None,
-        };
+        let refused = outcome.as_ref().ok().and_then(refusal);
         let (mut response, code) = match (outcome, refused) {
             (Ok(response), None) => (response, Code::Ok),
             (Err(error), _) => self.failed(&call, &error, &span),
@@ -177,13 +176,19 @@ impl Stack {
                 Error::new(Reason::Overloaded, "the service carries as many calls as it can")
                     .retry_after(Duration::from_secs(1))
             })?;
-            self.rate_by_address(&call).await?;
-            let caller = self.gate.authenticate(arrival::bearer(&request)?).await?;
+            let bearer = arrival::bearer(&request).map(|credential| credential.map(str::to_owned));
+            let caller = self.caller(bearer, &call).await?;
             self.rate_by_caller(&caller, &call).await?;
             let scope = self.gate.admit(caller, call.clone()).await?;
+            let who = scope.tenancy();
             request.extensions_mut().insert(scope);
             failpoint::hit("rpc.before_handler").await?;
             let Ok(response) = inner.call(request).await;
+            if let Some(status) = refusal(&response).filter(|status| status.code() == Code::PermissionDenied)
+                && let Some(error) = ours(&status)
+            {
+                self.gate.record_denial(who, call.clone(), error).await;
+            }
             Ok::<_, Error>(response)
         };
         let response = tokio::time::timeout_at(deadline, run)
@@ -196,14 +201,27 @@ impl Stack {
         })
     }
 
-    async fn rate_by_address(&self, call: &Call) -> Result<()> {
-        // Peers come from few addresses and are not limited.
-        let limit = match call.method.rate_class {
-            RateClass::Peer => return Ok(()),
+    /// Who calls; what is found out about that is paid for by the address, unless it is a peer's: they are few.
+    async fn caller(&self, bearer: Result<Option<String>>, call: &Call) -> Result<Caller> {
+        let credential = bearer.as_ref().ok().and_then(|credential| credential.as_deref());
+        if let Some(slice) = self.gate.recognize_peer(credential) {
+            return Ok(Caller::Peer(slice));
+        }
+        self.rate_by_address(call, call.method.rate_class).await?;
+        if call.method.scope == policy::Scope::Public {
+            // A credential plays no part here, not even one that has ended.
+            return Ok(Caller::Nobody);
+        }
+        let charge = async || self.rate_by_address(call, RateClass::Authentication).await;
+        self.gate.authenticate(bearer?.as_deref(), charge).await
+    }
+
+    async fn rate_by_address(&self, call: &Call, class: RateClass) -> Result<()> {
+        let limit = match class {
             RateClass::Authentication => self.limit(120),
-            RateClass::Read | RateClass::Write => self.limit(60_000),
+            RateClass::Read | RateClass::Write | RateClass::Peer => self.limit(60_000),
         };
-        let key = format!("address:{}:{:?}", call.caller_address, call.method.rate_class);
+        let key = format!("address:{}:{class:?}", call.caller_address);
         self.limiter.check(&[(key, limit)]).await.into_result()
     }
 
@@ -250,6 +268,12 @@ impl Stack {
         }
         response
     }
+}
+
+/// The status of a response that is none but a failure.
+fn refusal(response: &Response<Body>) -> Option<Status> {
+    let status = response.extensions().get::<Status>()?;
+    (status.code() != Code::Ok).then(|| status.clone())
 }
 
 /// The handler's error behind a status.
