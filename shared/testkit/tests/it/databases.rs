@@ -1,3 +1,5 @@
+//! Each test has a migrated database of its own, in which every role may do what it must and nothing else.
+
 use diesel_migrations::EmbeddedMigrations;
 use kit::db::migrate::{self, Slice};
 use testkit::servers::{Place, Postgres};

@@ -1,3 +1,5 @@
+//! Private servers end with the process that owns them, however it ends, and leave nothing behind.
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
