@@ -33,13 +33,40 @@ pub struct Violation {
     pub description: String,
 }
 
-/// Collects every violation of a request, so that all are reported at once.
+impl Violation {
+    /// Longer texts are cut: a field's path may hold what the caller sent.
+    const CHARACTERS: usize = 200;
+
+    fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Violation {
+            field: Self::shortened(field.into()),
+            description: Self::shortened(description.into()),
+        }
+    }
+
+    fn shortened(mut text: String) -> String {
+        if text.chars().nth(Self::CHARACTERS).is_some() {
+            let end = text.char_indices().nth(Self::CHARACTERS - 1).map_or(0, |(end, _)| end);
+            text.truncate(end);
+            text.push('…');
+        }
+        text
+    }
+}
+
+/// Collects the violations of a request, so that all are reported at once: as many as fit into an answer's headers.
 #[derive(Debug, Default)]
-pub struct Violations(Vec<Violation>);
+pub struct Violations {
+    listed: Vec<Violation>,
+    bytes: usize,
+    full: bool,
+}
 
 impl Violations {
     /// The most that one answer lists.
     const MOST: usize = 100;
+    /// The most that their texts have together; they travel in headers, of which many clients take 16 KiB.
+    const BYTES: usize = 6 * 1024;
 
     /// None so far.
     pub fn new() -> Self {
@@ -48,11 +75,14 @@ impl Violations {
 
     /// Adds one.
     pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
-        if self.0.len() < Self::MOST {
-            self.0.push(Violation {
-                field: field.into(),
-                description: description.into(),
-            });
+        if self.full {
+            return;
+        }
+        let violation = Violation::new(field, description);
+        self.bytes += violation.field.len() + violation.description.len();
+        self.full = self.listed.len() == Self::MOST || self.bytes > Self::BYTES;
+        if !self.full {
+            self.listed.push(violation);
         }
     }
 
@@ -83,16 +113,16 @@ impl Violations {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.listed.is_empty()
     }
 
     /// The error with all violations, if there are any.
     pub fn into_result(self) -> Result<()> {
-        if self.0.is_empty() {
+        if self.listed.is_empty() {
             return Ok(());
         }
         let mut error = Error::new(Reason::InvalidRequest, "the request is invalid");
-        error.0.violations = self.0;
+        error.0.violations = self.listed;
         Err(error)
     }
 
@@ -121,10 +151,7 @@ impl Error {
     /// An invalid request with a single violation.
     pub fn violation(field: impl Into<String>, description: impl Into<String>) -> Self {
         let mut error = Error::new(Reason::InvalidRequest, "the request is invalid");
-        error.0.violations.push(Violation {
-            field: field.into(),
-            description: description.into(),
-        });
+        error.0.violations.push(Violation::new(field, description));
         error
     }
 
@@ -368,5 +395,33 @@ mod tests {
         assert_eq!(details.bad_request().unwrap().field_violations.len(), 2);
         assert_eq!(details.request_info().unwrap().request_id, "r-1");
         assert!(!format!("{status:?}").contains("secret"));
+    }
+
+    #[test]
+    fn violations_are_told_as_many_as_headers_hold_and_no_longer_than_readable() {
+        let mut short = Violations::new();
+        (0..1000).for_each(|index| short.add(format!("nodes[{index}]"), "is required"));
+        let listed = short.into_result().unwrap_err();
+        assert_eq!(listed.violations().len(), 100);
+        assert_eq!(listed.violations()[99].field, "nodes[99]");
+
+        // The worst: four bytes a character, each percent-encoded in `grpc-message`.
+        let mut long = Violations::new();
+        (0..1000).for_each(|_| long.add("🌍".repeat(10_000), "🌍".repeat(10_000)));
+        let error = long.into_result().unwrap_err();
+        assert!(error.violations().len() >= 3);
+        let field = &error.violations()[0].field;
+        assert!(field.chars().count() == 200 && field.ends_with("🌍…"), "{field}");
+        let single = Error::violation("x".repeat(201), "is wrong");
+        assert_eq!(single.violations()[0].field, format!("{}…", "x".repeat(199)));
+        for error in [listed, error] {
+            let answer = error.to_status(Some(&"r".repeat(128))).into_http::<()>();
+            let size: usize = answer
+                .headers()
+                .iter()
+                .map(|(name, value)| name.as_str().len() + value.len() + 32)
+                .sum();
+            assert!(size < 16 * 1024, "{size}");
+        }
     }
 }
