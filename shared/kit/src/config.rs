@@ -1,10 +1,11 @@
 //! Configuration from the environment; every problem is collected before anything fails.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, ops::RangeInclusive, str::FromStr, sync::Arc};
 
-use secrecy::SecretString;
+use tonic::transport::Endpoint;
+use tracing_subscriber::EnvFilter;
 
-use crate::crypto::KeyRing;
+use crate::{auth::token::PublicKey, crypto::KeyRing};
 
 /// The environment, and what is wrong with it so far.
 pub struct Env {
@@ -61,6 +62,22 @@ impl Env {
             self.problem(format!("{name} must be {what}"));
         }
         parsed
+    }
+
+    /// A whole number with a default, within bounds.
+    pub fn number<T>(&mut self, name: &str, default: T, bounds: RangeInclusive<T>) -> Option<T>
+    where
+        T: FromStr + PartialOrd + fmt::Display,
+    {
+        let Some(text) = self.optional(name) else {
+            return Some(default);
+        };
+        let number = text.parse().ok().filter(|number| bounds.contains(number));
+        if number.is_none() {
+            let (least, most) = (bounds.start(), bounds.end());
+            self.problem(format!("{name} must be a whole number from {least} to {most}"));
+        }
+        number
     }
 
     /// A required secret of 32 bytes, as 64 hex digits. Its value is never part of a problem.
@@ -177,7 +194,7 @@ impl Config {
         );
         let database_url = env.required("DATABASE_URL");
         let database_worker_url = env.required("DATABASE_WORKER_URL");
-        let database_connections = env.parsed("DATABASE_CONNECTIONS", "16", "a number of connections");
+        let database_connections = env.number("DATABASE_CONNECTIONS", 16, 1..=1000);
         let redis_url = env.required("REDIS_URL");
         let instance = env.optional("BOARD3_INSTANCE");
         let ring = env.required("ENCRYPTION_KEY").and_then(|current| {
@@ -188,6 +205,7 @@ impl Config {
         });
         let service_key = env.key("BOARD3_SERVICE_KEY").map(SecretKey);
         let mut peer_keys = BTreeMap::new();
+        let mut malformed = false;
         for pair in env
             .required("BOARD3_PEER_KEYS")
             .unwrap_or_default()
@@ -196,12 +214,15 @@ impl Config {
         {
             match pair.split_once('=') {
                 Some((name, key))
-                    if SLICES.iter().any(|(slice, _, _)| *slice == name) && key.starts_with("k4.public.") =>
+                    if SLICES.iter().any(|(slice, _, _)| *slice == name) && PublicKey::parse(key).is_some() =>
                 {
                     peer_keys.insert(name.to_owned(), key.to_owned());
                 }
-                _ => env.problem("BOARD3_PEER_KEYS must be a list like identity=k4.public.…,designs=k4.public.…"),
+                _ => malformed = true,
             }
+        }
+        if malformed {
+            env.problem("BOARD3_PEER_KEYS must be a list like identity=k4.public.…,designs=k4.public.…");
         }
         let mut peers = BTreeMap::new();
         for (name, port, _) in SLICES {
@@ -209,18 +230,23 @@ impl Config {
             let address = env
                 .optional(&variable)
                 .unwrap_or_else(|| format!("http://127.0.0.1:{port}"));
-            if !address.starts_with("http://") && !address.starts_with("https://") {
-                env.problem(format!("{variable} must be an address like http://127.0.0.1:{port}"));
+            if !speakable(&address) {
+                env.problem(format!(
+                    "{variable} must be an address like http://127.0.0.1:{port}; TLS between services is the mesh's"
+                ));
             }
             peers.insert(name.to_owned(), address);
         }
         let otlp_endpoint = env.optional("OTEL_EXPORTER_OTLP_ENDPOINT");
         let log = env.optional("BOARD3_LOG").unwrap_or_else(|| "info".to_owned());
+        if EnvFilter::try_new(&log).is_err() {
+            env.problem("BOARD3_LOG must be a log filter like info,kit=debug");
+        }
         let log_sql = env
             .optional("BOARD3_LOG_SQL")
             .is_some_and(|value| value == "1" || value == "true");
-        let concurrency = env.parsed("BOARD3_CONCURRENCY", "512", "a number of calls");
-        let rate_scale = env.parsed("BOARD3_RATE_SCALE", "1", "a whole number");
+        let concurrency = env.number("BOARD3_CONCURRENCY", 512, 1..=100_000);
+        let rate_scale = env.number("BOARD3_RATE_SCALE", 1, 1..=u32::MAX);
         Some(Config {
             environment: environment.into(),
             grpc_listen: grpc_listen?,
@@ -248,8 +274,14 @@ fn slice_unknown<'a>(env: &mut Env, slice: &'a str) -> &'a str {
     slice
 }
 
-/// A secret text of the environment that prints as nothing.
-pub type Secret = SecretString;
+/// Whether calls can be made to an address as it stands: in plain HTTP/2, to a host.
+fn speakable(address: &str) -> bool {
+    let endpoint = Endpoint::from_shared(address.to_owned());
+    endpoint.is_ok_and(|endpoint| {
+        let uri = endpoint.uri();
+        uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty())
+    })
+}
 
 #[cfg(test)]
 mod tests {
@@ -261,7 +293,14 @@ mod tests {
             ("ENCRYPTION_KEY".to_owned(), "cafe".to_owned()),
             ("BOARD3_SERVICE_KEY".to_owned(), "c0ffee".to_owned()),
             ("BOARD3_GRPC_LISTEN".to_owned(), "nowhere".to_owned()),
-            ("BOARD3_PEER_KEYS".to_owned(), "mars=k4.public.x".to_owned()),
+            ("BOARD3_PEER_KEYS".to_owned(), "mars=k4.public.x,".repeat(2)),
+            ("BOARD3_IDENTITY".to_owned(), "https://identity:50051".to_owned()),
+            ("BOARD3_DESIGNS".to_owned(), "http://".to_owned()),
+            ("BOARD3_AUDIT".to_owned(), "http://audit host:1".to_owned()),
+            ("BOARD3_LOG".to_owned(), "kit=loud".to_owned()),
+            ("DATABASE_CONNECTIONS".to_owned(), "0".to_owned()),
+            ("BOARD3_CONCURRENCY".to_owned(), "100001".to_owned()),
+            ("BOARD3_RATE_SCALE".to_owned(), "-1".to_owned()),
         ]);
         assert!(Config::read(&mut env, "designs").is_none());
         let problems = env.take_problems();
@@ -273,6 +312,13 @@ mod tests {
             "BOARD3_SERVICE_KEY",
             "BOARD3_GRPC_LISTEN",
             "BOARD3_PEER_KEYS",
+            "BOARD3_IDENTITY must be an address like http://",
+            "BOARD3_DESIGNS must be an address like http://",
+            "BOARD3_AUDIT must be an address like http://",
+            "BOARD3_LOG",
+            "DATABASE_CONNECTIONS must be a whole number from 1 to 1000",
+            "BOARD3_CONCURRENCY must be a whole number from 1 to 100000",
+            "BOARD3_RATE_SCALE must be a whole number from 1",
         ] {
             assert_eq!(
                 problems.iter().filter(|problem| problem.starts_with(name)).count(),
@@ -285,5 +331,34 @@ mod tests {
                 .iter()
                 .any(|problem| problem.contains("cafe") || problem.contains("c0ffee"))
         );
+        assert_eq!(problems.len(), 14, "{problems:?}");
+    }
+
+    #[test]
+    fn what_makes_no_sense_in_a_peers_key_or_address_is_refused_at_the_start() {
+        let key = crate::auth::token::SigningKey::from_seed(&[1; 32]).public_key();
+        for (keys, address, told) in [
+            (format!("designs={key}"), "http://[::1]:50051", ""),
+            (format!("designs={key}"), "http://identity.board3.svc:50051", ""),
+            (
+                format!("designs={}", &key[..30]),
+                "http://[::1]:50051",
+                "BOARD3_PEER_KEYS",
+            ),
+            (format!("designs={key}"), "identity:50051", "BOARD3_IDENTITY"),
+        ] {
+            let mut env = Env::of([
+                ("BOARD3_PEER_KEYS".to_owned(), keys),
+                ("BOARD3_IDENTITY".to_owned(), address.to_owned()),
+            ]);
+            assert!(Config::read(&mut env, "designs").is_none());
+            let problems = env.take_problems();
+            let about: Vec<_> = problems
+                .iter()
+                .filter(|problem| problem.starts_with("BOARD3_PEER_KEYS") || problem.starts_with("BOARD3_IDENTITY"))
+                .collect();
+            assert_eq!(about.len(), usize::from(!told.is_empty()), "{problems:?}");
+            assert!(about.iter().all(|problem| problem.starts_with(told)), "{problems:?}");
+        }
     }
 }
