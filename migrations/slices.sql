@@ -66,6 +66,18 @@ begin
             execute format('alter role %I set %s = %L', role_name, split_part(option, '=', 1), split_part(option, '=', 2));
           end if;
         end loop;
+
+        -- Services tell a deadlock or a timeout from other failures by the server's English words.
+        -- Only a superuser may set this; another administrator has a server that speaks English (lc_messages) itself.
+        begin
+          if not exists (
+            select from pg_db_role_setting
+            where setrole = to_regrole(quote_ident(role_name)) and setdatabase = 0 and 'lc_messages=C' = any (setconfig)
+          ) then
+            execute format('alter role %I set lc_messages = ''C''', role_name);
+          end if;
+        exception when insufficient_privilege then null;
+        end;
       end if;
     end loop;
 
