@@ -67,7 +67,6 @@ pub struct Parts {
     pub(crate) names: Vec<&'static str>,
     pub(crate) consumers: Vec<Arc<dyn Consumer>>,
     pub(crate) authority: Option<Arc<dyn Authority>>,
-    pub(crate) tasks: Vec<BoxFuture<'static, ()>>,
 }
 
 impl Default for Parts {
@@ -84,7 +83,6 @@ impl Parts {
             names: Vec::new(),
             consumers: Vec::new(),
             authority: None,
-            tasks: Vec::new(),
         }
     }
 
@@ -109,12 +107,6 @@ impl Parts {
     /// Answers the gate's questions itself (identity); every other service asks identity.
     pub fn authority(mut self, authority: impl Authority) -> Self {
         self.authority = Some(Arc::new(authority));
-        self
-    }
-
-    /// Runs beside the calls until the service stops.
-    pub fn task(mut self, task: impl Future<Output = ()> + Send + 'static) -> Self {
-        self.tasks.push(Box::pin(task));
         self
     }
 }

@@ -78,7 +78,7 @@ pub(crate) fn log_panics() {
 
 /// The service's metrics.
 pub struct Metrics {
-    registry: Mutex<Registry>,
+    registry: Registry,
     calls: Family<[(&'static str, String); 2], Counter>,
     durations: Family<[(&'static str, String); 1], Histogram>,
     readings: Mutex<Vec<Reading>>,
@@ -114,7 +114,7 @@ impl Metrics {
             durations.clone(),
         );
         Metrics {
-            registry: Mutex::new(registry),
+            registry,
             calls,
             durations,
             readings: Mutex::default(),
@@ -129,16 +129,6 @@ impl Metrics {
         self.durations
             .get_or_create(&[("method", method.action.to_owned())])
             .observe(took.as_secs_f64());
-    }
-
-    /// A counter of the service's own, `board3_<name>_total`.
-    pub fn counter(&self, name: &'static str, help: &'static str) -> Counter {
-        let counter = Counter::default();
-        self.registry
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .register(name, help, counter.clone());
-        counter
     }
 
     /// A figure that is read at each scrape: pairs of labels (`pool="app"`, or empty) and value.
@@ -161,8 +151,7 @@ impl Metrics {
     /// Everything in the OpenMetrics text format.
     pub fn render(self: &Arc<Self>) -> String {
         let mut text = String::new();
-        let registry = self.registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if encode(&mut text, &registry).is_err() {
+        if encode(&mut text, &self.registry).is_err() {
             return String::new();
         }
         let end = text.strip_suffix("# EOF\n").map_or(text.len(), str::len);

@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use diesel_async::{AsyncConnection, AsyncPgConnection, pooled_connection::PoolableConnection};
+use diesel_async::pooled_connection::PoolableConnection;
 use prost::Message;
 use tokio::sync::Notify;
 use tonic::Response;
@@ -13,15 +13,18 @@ use crate::{
     auth::scope::Begins,
     crypto::KeyRing,
     error::{Error, Reason, Result},
-    failpoint,
 };
 
+mod dial;
 pub(crate) mod instrument;
 pub mod migrate;
 mod record;
+pub mod requests;
 pub mod schema;
 mod tx;
 
+pub(crate) use dial::Manager;
+use dial::Outage;
 pub use record::Refusal;
 pub use tx::{About, Tx};
 
@@ -32,44 +35,10 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Db {
     pool: bb8::Pool<Manager>,
+    outage: Outage,
     slice: &'static str,
     ring: Arc<KeyRing>,
     committed: Arc<Notify>,
-}
-
-/// A connection that knows whether a transaction is open on it.
-pub(crate) struct Connection {
-    pub(crate) pg: AsyncPgConnection,
-    pub(crate) open: bool,
-}
-
-/// Makes connections, and refuses to take one back that has a transaction open.
-pub(crate) struct Manager {
-    url: String,
-    log_sql: bool,
-}
-
-impl bb8::ManageConnection for Manager {
-    type Connection = Connection;
-    type Error = diesel::ConnectionError;
-
-    async fn connect(&self) -> Result<Connection, Self::Error> {
-        let mut pg = AsyncPgConnection::establish(&self.url).await?;
-        pg.set_instrumentation(instrument::Queries {
-            log: self.log_sql,
-            started: None,
-        });
-        Ok(Connection { pg, open: false })
-    }
-
-    async fn is_valid(&self, _: &mut Connection) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
-    fn has_broken(&self, connection: &mut Connection) -> bool {
-        // A transaction that was dropped half-way still holds its tenant's settings: the next borrower must not see them.
-        (connection.open && !failpoint::without("tx_guard")) || connection.pg.is_broken()
-    }
 }
 
 /// What a pool holds and has waited for.
@@ -92,6 +61,7 @@ pub struct Statistics {
 impl Db {
     /// A pool of at most `size` connections; none is opened before the first use.
     pub fn new(url: &str, size: u32, slice: &'static str, ring: Arc<KeyRing>, log_sql: bool) -> Self {
+        let outage = Outage::default();
         let pool = bb8::Pool::builder()
             .max_size(size)
             .min_idle(1)
@@ -101,10 +71,13 @@ impl Db {
             .connection_timeout(ACQUIRE_TIMEOUT)
             .build_unchecked(Manager {
                 url: url.to_owned(),
+                slice,
                 log_sql,
+                outage: outage.clone(),
             });
         Db {
             pool,
+            outage,
             slice,
             ring,
             committed: Arc::new(Notify::new()),
@@ -244,11 +217,15 @@ impl Db {
 
     async fn connection(&self) -> Result<bb8::PooledConnection<'static, Manager>> {
         loop {
-            let mut connection = self.pool.get_owned().await.map_err(|error| match error {
-                bb8::RunError::User(error) => Error::unavailable("postgres", error),
-                bb8::RunError::TimedOut => Error::new(Reason::Overloaded, "no database connection was free in time")
-                    .retry_after(Duration::from_secs(1))
-                    .with_source("pool checkout timed out"),
+            // The pool tells only that it waited in vain; whether there is nothing to wait for is known from the dialling.
+            let mut connection = self.pool.get_owned().await.map_err(|_| {
+                let outage = self.outage.now().filter(|_| self.pool.state().connections == 0);
+                match outage {
+                    Some(why) => Error::unavailable("postgres", why),
+                    None => Error::new(Reason::Overloaded, "no database connection was free in time")
+                        .retry_after(Duration::from_secs(1))
+                        .with_source("pool checkout timed out"),
+                }
             })?;
             // A connection that died while idle is closed on its way back; take another.
             if !connection.pg.is_broken() {

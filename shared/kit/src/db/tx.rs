@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use api::events::v1::{Event, event::Payload};
+use diesel::dsl::{IntervalDsl, now};
 use diesel::query_builder::{AsQuery, QueryFragment, QueryId};
+use diesel::upsert::excluded;
 use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, QueryResult};
 use diesel_async::{AsyncConnectionCore, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use futures_util::{FutureExt, future::BoxFuture, stream::BoxStream};
@@ -17,6 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Manager, record,
+    requests::KEPT_HOURS,
     schema::{outbox, requests},
 };
 use crate::{
@@ -54,6 +57,8 @@ pub struct Tx {
     told: Vec<(OrgId, Event)>,
     cause: Option<record::Cause>,
     claimed: bool,
+    /// Whether the outbox has new rows, for the relay to be woken.
+    wrote: bool,
     committed: Arc<Notify>,
 }
 
@@ -96,6 +101,7 @@ impl Tx {
             told: Vec::new(),
             cause: None,
             claimed: false,
+            wrote: false,
             committed,
         }
     }
@@ -184,7 +190,9 @@ impl Tx {
     }
 
     /// Claims the call's request id; a twin at the same moment waits here for the first one's end.
+    /// One that is older than [`KEPT_HOURS`] counts as never used, whether or not it is pruned yet.
     pub(super) async fn claim(&mut self) -> Result<Claim> {
+        use diesel::query_dsl::methods::FilterDsl as _;
         if let Some(wrong) = self.call.as_ref().and_then(|call| call.request_id_violation()) {
             return Err(Error::violation(wrong.field, wrong.description));
         }
@@ -207,7 +215,14 @@ impl Tx {
                 requests::method,
                 requests::request_id,
             ))
-            .do_nothing()
+            .do_update()
+            .set((
+                requests::arguments_hash.eq(excluded(requests::arguments_hash)),
+                requests::response.eq(None::<Vec<u8>>),
+                requests::resource_id.eq(None::<String>),
+                requests::created_at.eq(now),
+            ))
+            .filter((requests::created_at + KEPT_HOURS.hours()).lt(now))
             .execute(self)
             .await?;
         if claimed == 1 {
@@ -295,7 +310,6 @@ impl Tx {
             events.push((self.tenancy.org, record::audited(&call, self.tenancy, about)));
         }
         events.append(&mut self.told);
-        let wrote = !events.is_empty();
         self.write_events(events).await?;
         failpoint::hit("tx.before_commit").await?;
         if self.begin.is_none() {
@@ -303,7 +317,7 @@ impl Tx {
             pg.batch_execute("commit").await?;
         }
         self.connection.open = false;
-        if wrote {
+        if self.wrote {
             self.committed.notify_one();
         }
         Ok(())
@@ -332,6 +346,7 @@ impl Tx {
             })
             .collect::<Result<_>>()?;
         diesel::insert_into(outbox::table).values(rows).execute(self).await?;
+        self.wrote = true;
         Ok(())
     }
 

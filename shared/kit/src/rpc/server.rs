@@ -13,11 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{server::NamedService as _, transport::server::TcpIncoming};
 use tonic_health::ServingStatus;
 
+mod readiness;
+
 use super::{Stack, StackLayer, client::Peers, health};
 use crate::{
     auth::{RemoteAuthority, authority::Authority, gate::Gate, revocation::Revocations},
     config::{Config, Env, Problems},
-    db::{Db, migrate},
+    db::{self, Db, migrate},
     events::{
         self,
         follow::{Follower, Start},
@@ -238,7 +240,7 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
         .add_service(reflection(&parts.names).build_v1().expect(whole))
         .add_service(reflection(&parts.names).build_v1alpha().expect(whole));
 
-    let mut tasks = vec![
+    let tasks = vec![
         tokio::spawn({
             let stack = stack.clone();
             async move { stack.gate.keep_keys_fresh().await }
@@ -252,7 +254,7 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
             );
             async move { revocations.follow(feed).await }
         }),
-        tokio::spawn(keep_ready(
+        tokio::spawn(readiness::keep(
             service,
             kit.clone(),
             stack.clone(),
@@ -261,8 +263,8 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
             parts.names,
             shutdown.clone(),
         )),
+        tokio::spawn(db::requests::keep_pruned(worker)),
     ];
-    tasks.extend(parts.tasks.into_iter().map(tokio::spawn));
 
     let drained = CancellationToken::new();
     let events = tokio::spawn(events::run(kit.clone(), parts.consumers, drained.clone()));
@@ -304,57 +306,6 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
         servers,
         traces,
     })
-}
-
-/// Looks every half second whether everything that a call needs is there, and tells both kinds of health.
-async fn keep_ready(
-    service: Service,
-    kit: Kit,
-    stack: Arc<Stack>,
-    readiness: health::Readiness,
-    reporter: tonic_health::server::HealthReporter,
-    names: Vec<&'static str>,
-    shutdown: CancellationToken,
-) {
-    let mut migrated = false;
-    let mut told = None;
-    while !shutdown.is_cancelled() {
-        if !migrated {
-            migrated = matches!(
-                migrate::pending(&kit.config.database_url, service.slice).await,
-                Ok(false)
-            );
-        }
-        let (postgres, redis) = tokio::join!(kit.db.ping(), kit.redis.ping());
-        let checks = vec![
-            ("postgres", postgres.is_ok()),
-            ("redis", redis.is_ok()),
-            ("migrations", migrated),
-            ("keys", stack.gate.ready()),
-        ];
-        readiness.set(checks);
-        let ready = readiness.ready();
-        if told != Some(ready) {
-            let status = if ready {
-                ServingStatus::Serving
-            } else {
-                ServingStatus::NotServing
-            };
-            for name in names.iter().chain(&["readiness"]) {
-                reporter.set_service_status(*name, status).await;
-            }
-            told = Some(ready);
-        }
-        let pause = Duration::from_millis(if ready { 500 } else { 50 });
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = shutdown.cancelled() => {}
-        }
-    }
-    readiness.set(vec![("serving", false)]);
-    for name in names.iter().chain(&["readiness"]) {
-        reporter.set_service_status(*name, ServingStatus::NotServing).await;
-    }
 }
 
 struct Listening {
