@@ -287,6 +287,7 @@ impl EventLogService for Office {
             source: "identity".to_owned(),
             epoch: state.epoch.to_string(),
             head: state.events.len() as i64,
+            ..HeadResponse::default()
         }))
     }
 
@@ -305,6 +306,7 @@ impl EventLogService for Office {
             events,
             head: state.events.len() as i64,
             epoch: state.epoch.to_string(),
+            ..ReplayResponse::default()
         };
         Ok(Response::new(tokio_stream::iter(vec![Ok(answer)])))
     }

@@ -2,7 +2,7 @@
 //!
 //! Every replica runs it. The cursor's row lock orders them; who finds the cursor moved has nothing to do.
 
-use std::{collections::HashSet, panic::AssertUnwindSafe, sync::Arc};
+use std::{borrow::Cow, collections::HashSet, panic::AssertUnwindSafe, sync::Arc};
 
 use api::events::v1::{Event, PositionedEvent};
 use diesel::{ExpressionMethods, OptionalExtension, QueryDsl};
@@ -103,14 +103,14 @@ impl<'a> Received<'a> {
         let event = positioned
             .event
             .as_ref()
-            .ok_or_else(|| Error::internal("the envelope cannot be read"))?;
-        let id = ids::parse(&event.event_id).map_err(|_| Error::internal("the event's id is no UUID"))?;
+            .ok_or_else(|| broken("the envelope cannot be read"))?;
+        let id = ids::parse(&event.event_id).map_err(|_| broken("the event's id is no UUID"))?;
         let org = event
             .organization_id
             .parse()
-            .map_err(|_| Error::internal("the event's organization is no UUID"))?;
+            .map_err(|_| broken("the event's organization is no UUID"))?;
         if event.chain_depth > DEEPEST {
-            return Err(Error::internal(format!("the chain of events is longer than {DEEPEST}")));
+            return Err(broken(format!("the chain of events is longer than {DEEPEST}")));
         }
         Ok(Received {
             id,
@@ -240,9 +240,12 @@ impl Applying {
 
     async fn applied(&self, run: &[PositionedEvent]) -> Result<Outcome> {
         let mut tx = self.begin().await?;
-        // On a panic the transaction is dropped as it stands, which closes its connection.
         let outcome = AssertUnwindSafe(self.apply_in(&mut tx, run)).catch_unwind().await;
-        match outcome.unwrap_or_else(|_| Err(Error::internal("the consumer panicked"))) {
+        // After a panic the transaction is dropped as it stands, which closes its connection.
+        let Ok(outcome) = outcome else {
+            return Err(broken("the consumer panicked"));
+        };
+        match outcome {
             Ok(Outcome::Applied) => {
                 tx.commit().await?;
                 Ok(Outcome::Applied)
@@ -440,7 +443,8 @@ impl Applying {
                 dead_letters::position.eq(positioned.position),
                 dead_letters::event_id.eq(ids::parse(&event.event_id).unwrap_or_default()),
                 dead_letters::envelope.eq(event.encode_to_vec()),
-                dead_letters::error.eq(format!("{error:?}").chars().take(ERROR_KEPT).collect::<String>()),
+                // Without its causes: what a driver says may quote what the rows hold.
+                dead_letters::error.eq(format!("{error}").chars().take(ERROR_KEPT).collect::<String>()),
                 dead_letters::attempts.eq(tries),
             ))
             .on_conflict_do_nothing()
@@ -479,6 +483,11 @@ impl Applying {
             () = sleep(backoff.next()) => Some(()),
         }
     }
+}
+
+/// A failure in our own words, which a dead letter may keep.
+fn broken(what: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(Reason::Internal, what)
 }
 
 /// Whether a failure says nothing about the event and ends by itself.

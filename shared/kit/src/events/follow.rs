@@ -9,19 +9,18 @@ use std::{
 };
 
 use api::events::v1::{
-    Announcement, HeadRequest, HeadResponse, PositionedEvent, ReplayRequest,
-    event_log_service_client::EventLogServiceClient,
+    Announcement, HeadRequest, PositionedEvent, ReplayRequest, event_log_service_client::EventLogServiceClient,
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
-use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use super::{
+    ask::{Stopped, bounded},
     backoff::Backoff,
     channel,
     figures::{self, Followed, add},
@@ -29,7 +28,6 @@ use super::{
     off,
 };
 use crate::{
-    error::{self, Reason},
     ids,
     redis::Redis,
     rpc::client::{PeerChannel, Peers},
@@ -42,8 +40,8 @@ const ASK: Duration = Duration::from_secs(5);
 const ASK_WHILE_SILENT: Duration = Duration::from_secs(1);
 /// A confirmation that waited longer than this confirms nothing.
 const FRESH: Duration = Duration::from_secs(1);
-/// Bounds each answer of the producer.
-const ANSWER: Duration = Duration::from_secs(5);
+/// Events that wait longer than this for their position are missing from what is known.
+const WAITED_MS: i64 = 1_000;
 /// Events fetched in one call, and handed out in one step.
 const FETCHED: i32 = 2_000;
 const STEP: usize = 500;
@@ -69,7 +67,8 @@ pub enum Start {
 pub enum Step {
     /// The next events, ascending and dense.
     Events(Vec<PositionedEvent>),
-    /// The producer has just confirmed that nothing comes after what was handed out.
+    /// The producer has just confirmed that nothing comes after what was handed out: nothing with a position, and
+    /// nothing that was committed more than a second ago and still has none.
     CaughtUp {
         /// The log's epoch.
         epoch: Uuid,
@@ -186,6 +185,7 @@ fn spawn(redis: Redis, peers: &Peers, source: &'static str, start: Start, figure
         retry_at: now,
         backoff: Backoff::new(),
         silent: false,
+        stuck: false,
         heard_at: now,
         ask_at: now + ASK_WHILE_SILENT,
     };
@@ -217,25 +217,10 @@ struct Following {
     retry_at: Instant,
     backoff: Backoff,
     silent: bool,
+    /// Committed events wait for the producer's relay.
+    stuck: bool,
     heard_at: Instant,
     ask_at: Instant,
-}
-
-/// Why the log could not be read to its end.
-enum Stopped {
-    EpochChanged,
-    Failed(Status),
-}
-
-impl From<Status> for Stopped {
-    fn from(status: Status) -> Self {
-        let reason = status.get_details_error_info().map(|info| info.reason);
-        if reason.as_deref() == Some(error::name(Reason::EpochChanged)) {
-            Stopped::EpochChanged
-        } else {
-            Stopped::Failed(status)
-        }
-    }
 }
 
 impl Following {
@@ -292,11 +277,11 @@ impl Following {
             self.hand_on(Step::Events(events)).await;
         }
         if let (Some(head), Some(epoch)) = (confirmed, self.epoch) {
-            self.hand_on(Step::CaughtUp { epoch, head }).await;
+            self.confirm(epoch, head, 0).await;
         }
     }
 
-    /// Takes what joins on; answers the head if nothing is missing up to it.
+    /// Takes what joins on; answers the head if nothing is missing up to it and nothing waits behind it.
     fn take(&mut self, announcement: Announcement, events: &mut Vec<PositionedEvent>) -> Option<i64> {
         let fetching = !off("replay", &self.channel);
         let ours = announcement.source == self.source;
@@ -342,7 +327,7 @@ impl Following {
             cursor = announcement.head;
         }
         self.cursor = Some(cursor);
-        (cursor == announcement.head).then_some(cursor)
+        (cursor == announcement.head && announcement.waiting_ms <= WAITED_MS).then_some(cursor)
     }
 
     /// Asks for what time alone brings up: a channel gone silent, and the head.
@@ -354,10 +339,10 @@ impl Following {
         if now >= self.ask_at {
             let answer = self.head().await;
             self.ask_at = Instant::now() + if self.silent { ASK_WHILE_SILENT } else { ASK };
-            let Ok((epoch, head)) = answer else { return };
+            let Ok((epoch, head, waiting_ms)) = answer else { return };
             match (self.epoch, self.cursor) {
                 (Some(known), Some(cursor)) if known == epoch && cursor == head => {
-                    self.hand_on(Step::CaughtUp { epoch, head }).await;
+                    self.confirm(epoch, head, waiting_ms).await;
                 }
                 (Some(known), Some(cursor)) if known == epoch && cursor < head => self.miss(),
                 _ => self.fall_behind(),
@@ -443,19 +428,19 @@ impl Following {
                 }
                 self.cursor = Some(cursor);
                 self.figures.head.store(page.head, Relaxed);
-                head = Some(page.head);
+                head = Some((page.head, page.waiting_ms));
                 if !page.events.is_empty() {
                     add(&self.figures.fetched, page.events.len());
                     self.hand_on(Step::Events(page.events)).await;
                 }
             }
             match (head, self.cursor, self.epoch) {
-                (Some(head), Some(cursor), Some(epoch)) if cursor == head => {
-                    self.hand_on(Step::CaughtUp { epoch, head }).await;
+                (Some((head, waiting_ms)), Some(cursor), Some(epoch)) if cursor == head => {
+                    self.confirm(epoch, head, waiting_ms).await;
                     return Ok(());
                 }
                 // We hold what the log no longer knows: it was set back, even if nobody changed its epoch.
-                (Some(head), Some(cursor), _) if cursor > head => return Err(Stopped::EpochChanged),
+                (Some((head, _)), Some(cursor), _) if cursor > head => return Err(Stopped::EpochChanged),
                 (Some(_), _, _) => {}
                 (None, _, _) => return Err(Status::data_loss("the log answered nothing").into()),
             }
@@ -464,7 +449,7 @@ impl Following {
 
     /// Starts over in the log's present epoch, if it is another one or was set back.
     async fn change_epoch(&mut self) -> Result<(), Status> {
-        let (epoch, head) = self.head().await?;
+        let (epoch, head, _) = self.head().await?;
         if self.epoch == Some(epoch) && self.cursor.is_some_and(|cursor| cursor <= head) {
             return Ok(());
         }
@@ -479,21 +464,33 @@ impl Following {
         Ok(())
     }
 
-    async fn head(&mut self) -> Result<(Uuid, i64), Status> {
-        let HeadResponse { epoch, head, .. } = bounded(self.client.head(HeadRequest {})).await?.into_inner();
-        let epoch = ids::parse(&epoch).map_err(|_| Status::data_loss("the log names no epoch"))?;
-        self.figures.head.store(head, Relaxed);
-        Ok((epoch, head))
+    /// The log's epoch and head, and how long events without a position have waited.
+    async fn head(&mut self) -> Result<(Uuid, i64, i64), Status> {
+        let answer = bounded(self.client.head(HeadRequest {})).await?.into_inner();
+        let epoch = ids::parse(&answer.epoch).map_err(|_| Status::data_loss("the log names no epoch"))?;
+        self.figures.head.store(answer.head, Relaxed);
+        Ok((epoch, answer.head, answer.waiting_ms))
+    }
+
+    /// Hands on that all up to the head is known, unless committed events have waited for a position for too long.
+    async fn confirm(&mut self, epoch: Uuid, head: i64, waiting_ms: i64) {
+        let stuck = waiting_ms > WAITED_MS;
+        if std::mem::replace(&mut self.stuck, stuck) != stuck && stuck {
+            tracing::warn!(
+                source = self.source,
+                waiting_ms,
+                "committed events wait for the producer's relay"
+            );
+        }
+        if stuck {
+            self.ask_at = self.ask_at.min(Instant::now() + ASK_WHILE_SILENT);
+        } else {
+            self.hand_on(Step::CaughtUp { epoch, head }).await;
+        }
     }
 
     async fn hand_on(&self, step: Step) {
         // With the receiver gone this task is about to be aborted.
         let _ = self.out.send(step).await;
     }
-}
-
-async fn bounded<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    timeout(ANSWER, answer)
-        .await
-        .unwrap_or_else(|_| Err(Status::deadline_exceeded("the producer did not answer in time")))
 }

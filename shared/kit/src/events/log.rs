@@ -19,10 +19,7 @@ use uuid::Uuid;
 use super::relay::positioned;
 use crate::{
     auth::scope::{PeerScope, WorkerScope, admitted},
-    db::{
-        Db, Tx,
-        schema::{outbox, relay_head},
-    },
+    db::{Db, Tx, schema::outbox},
     error::{Error, Reason, Result, Violations},
     ids,
 };
@@ -56,12 +53,26 @@ struct Progress {
     next: Option<ReplayResponse>,
 }
 
+/// Where a log stands at one moment.
+#[derive(QueryableByName)]
+pub(super) struct Standing {
+    #[diesel(sql_type = SqlUuid)]
+    epoch: Uuid,
+    #[diesel(sql_type = BigInt)]
+    head: i64,
+    /// How long the oldest row without a position has waited; 0 for none. While one waits, the head is not the end.
+    #[diesel(sql_type = BigInt)]
+    pub(super) waiting_ms: i64,
+}
+
 #[derive(QueryableByName)]
 struct Row {
     #[diesel(sql_type = SqlUuid)]
     epoch: Uuid,
     #[diesel(sql_type = BigInt)]
     head: i64,
+    #[diesel(sql_type = BigInt)]
+    waiting_ms: i64,
     #[diesel(sql_type = Nullable<BigInt>)]
     position: Option<i64>,
     #[diesel(sql_type = Nullable<Bytea>)]
@@ -77,13 +88,14 @@ impl EventLog {
     /// Where the log stands.
     pub async fn head(&self) -> Result<HeadResponse> {
         let mut tx = self.begin().await?;
-        let head = standing(&mut tx).await;
+        let standing = standing(&mut tx, self.db.slice()).await;
         tx.roll_back().await;
-        let (epoch, head) = head?;
+        let standing = standing?;
         Ok(HeadResponse {
             source: self.db.slice().to_owned(),
-            epoch: epoch.to_string(),
-            head,
+            epoch: standing.epoch.to_string(),
+            head: standing.head,
+            waiting_ms: standing.waiting_ms,
         })
     }
 
@@ -95,7 +107,7 @@ impl EventLog {
     pub async fn replay(&self, request: ReplayRequest) -> Result<BoxStream<'static, Result<ReplayResponse>>> {
         let wanted = Wanted::try_from(request)?;
         let mut tx = self.begin().await?;
-        let start = start(&mut tx, &wanted).await;
+        let start = start(&mut tx, self.db.slice(), &wanted).await;
         tx.roll_back().await;
         let (epoch, after) = start?;
         let mut progress = Progress {
@@ -181,10 +193,15 @@ impl Progress {
         let rows = rows(&mut tx, slice, self.after, self.left.min(PAGE)).await;
         tx.roll_back().await;
         let rows = rows?;
-        let [Row { epoch, head, .. }, ..] = rows.as_slice() else {
+        let Some(&Row {
+            epoch,
+            head,
+            waiting_ms,
+            ..
+        }) = rows.as_slice().first()
+        else {
             return Err(Error::internal("relay_head has no row"));
         };
-        let (epoch, head) = (*epoch, *head);
         if epoch != self.epoch {
             return Err(epoch_changed(epoch));
         }
@@ -211,20 +228,32 @@ impl Progress {
             events,
             head,
             epoch: epoch.to_string(),
+            waiting_ms,
         })
     }
 }
 
-async fn standing(tx: &mut Tx) -> Result<(Uuid, i64)> {
-    Ok(relay_head::table
-        .select((relay_head::epoch, relay_head::position))
-        .first(tx)
-        .await?)
+/// The age of the oldest row without a position, which the index of those rows finds at once: ids rise with time.
+macro_rules! waiting_ms {
+    () => {
+        "coalesce((select greatest(1, ceil(extract(epoch from clock_timestamp() - created_at) * 1000))::bigint \
+           from outbox where outbox.position is null order by id limit 1), 0) as waiting_ms"
+    };
+}
+
+/// Where the log stands, as of one statement.
+pub(super) async fn standing(tx: &mut Tx, slice: &str) -> Result<Standing> {
+    let standing = concat!(
+        "select epoch, position as head, ",
+        waiting_ms!(),
+        " from relay_head where source = $1"
+    );
+    Ok(sql_query(standing).bind::<Text, _>(slice).get_result(tx).await?)
 }
 
 /// The epoch, and the position after which to begin.
-async fn start(tx: &mut Tx, wanted: &Wanted) -> Result<(Uuid, i64)> {
-    let (epoch, head) = standing(tx).await?;
+async fn start(tx: &mut Tx, slice: &str, wanted: &Wanted) -> Result<(Uuid, i64)> {
+    let Standing { epoch, head, .. } = standing(tx, slice).await?;
     if wanted.epoch.is_some_and(|theirs| theirs != epoch) {
         return Err(epoch_changed(epoch));
     }
@@ -247,13 +276,15 @@ async fn start(tx: &mut Tx, wanted: &Wanted) -> Result<(Uuid, i64)> {
 
 /// Epoch and head with each event after a position; a single row without event when there is none.
 async fn rows(tx: &mut Tx, slice: &str, after: i64, limit: i64) -> Result<Vec<Row>> {
-    Ok(sql_query(
-        "select h.epoch, h.position as head, e.position, e.envelope from relay_head h left join ( \
+    Ok(sql_query(concat!(
+        "select h.epoch, h.position as head, e.position, e.envelope, ",
+        waiting_ms!(),
+        " from relay_head h left join ( \
            select position, envelope, sum(octet_length(envelope)) over (order by position) as bytes \
            from (select position, envelope from outbox where position > $2 order by position limit $3) as next \
          ) e on e.bytes <= $4 or e.position = $2 + 1 \
          where h.source = $1 order by e.position",
-    )
+    ))
     .bind::<Text, _>(slice)
     .bind::<BigInt, _>(after)
     .bind::<BigInt, _>(limit)

@@ -4,6 +4,7 @@
 //! Pub/sub carries speed; positions carry truth: visible effects happen exactly once.
 
 mod apply;
+mod ask;
 mod backoff;
 pub mod consumer;
 mod figures;

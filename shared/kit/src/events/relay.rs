@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::{
     channel,
     figures::{self, Relayed, add},
-    off,
+    log, off,
 };
 use crate::{
     auth::scope::WorkerScope,
@@ -57,6 +57,8 @@ struct Turn {
     epoch: Uuid,
     head: i64,
     placed: Vec<Placed>,
+    /// How long the oldest row without a position has waited; 0 for none.
+    waiting_ms: i64,
     /// Whether another replica is placing right now.
     elsewhere: bool,
 }
@@ -107,9 +109,11 @@ impl Relay {
         let mut wait = BUSY;
         let mut failing = false;
         while !shutdown.is_cancelled() {
+            let mut confirms = false;
             match self.turn().await {
                 Ok(turn) => {
                     failing = false;
+                    confirms = !turn.elsewhere;
                     if turn.placed.len() as i64 == BATCH {
                         continue;
                     }
@@ -130,10 +134,12 @@ impl Relay {
                 .next_heartbeat
                 .saturating_duration_since(Instant::now())
                 .max(Duration::from_millis(1));
+            // A heartbeat that must not be sent is not due either.
+            let pause = if confirms { wait.min(heartbeat) } else { wait };
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = committed.notified() => wait = BUSY,
-                () = tokio::time::sleep(wait.min(heartbeat)) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
         // What was committed while the service went down need not wait for the next start.
@@ -166,8 +172,10 @@ impl Relay {
         Ok(turn)
     }
 
+    /// A heartbeat says that nothing waits, so a turn that left the work to another replica sends none: that replica
+    /// may be frozen.
     async fn announce(&mut self, turn: &Turn) {
-        let heartbeat = turn.placed.is_empty() && Instant::now() >= self.next_heartbeat;
+        let heartbeat = turn.placed.is_empty() && !turn.elsewhere && Instant::now() >= self.next_heartbeat;
         if turn.placed.is_empty() && !heartbeat {
             return;
         }
@@ -215,6 +223,7 @@ async fn place(tx: &mut Tx, slice: &'static str) -> Result<Turn> {
         epoch,
         head: position,
         placed: Vec::new(),
+        waiting_ms: 0,
         elsewhere: false,
     };
     if !waiting {
@@ -250,10 +259,16 @@ async fn place(tx: &mut Tx, slice: &'static str) -> Result<Turn> {
     .load(tx)
     .await?;
     let head = placed.last().map_or(position, |last| last.position);
+    let waiting_ms = if placed.len() as i64 == BATCH {
+        log::standing(tx, slice).await?.waiting_ms
+    } else {
+        0
+    };
     Ok(Turn {
         epoch,
         head,
         placed,
+        waiting_ms,
         elsewhere: false,
     })
 }
@@ -265,6 +280,7 @@ fn announcements(slice: &str, turn: &Turn) -> Vec<Announcement> {
         epoch: turn.epoch.to_string(),
         head,
         events: Vec::new(),
+        waiting_ms: turn.waiting_ms,
     };
     if turn.placed.is_empty() {
         return vec![empty(turn.head)];
@@ -325,6 +341,7 @@ mod tests {
             epoch: Uuid::nil(),
             head: placed.len() as i64,
             placed,
+            waiting_ms: 7,
             elsewhere: false,
         }
     }
@@ -337,6 +354,7 @@ mod tests {
             told.iter()
                 .all(|one| one.events.iter().map(|event| event.encoded_len() + 4).sum::<usize>() <= ANNOUNCED)
         );
+        assert!(told.iter().all(|one| one.waiting_ms == 7));
         let heads: Vec<_> = told.iter().map(|one| (one.events.len(), one.head)).collect();
         assert_eq!(heads, [(3, 3), (1, 4), (0, 5), (2, 7)]);
         let positions: Vec<_> = told

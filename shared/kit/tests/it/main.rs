@@ -6,6 +6,7 @@ mod events;
 mod events_log;
 mod events_once;
 mod events_path;
+mod events_unplaced;
 mod rate;
 mod redis;
 
