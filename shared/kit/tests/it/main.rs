@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cache;
+mod database;
 mod events;
 mod events_log;
 mod events_once;

@@ -1,0 +1,157 @@
+//! Request ids and their end.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use api::identity::v1::{
+    organization_service_client::OrganizationServiceClient,
+    organization_service_server::{OrganizationService, OrganizationServiceServer},
+    *,
+};
+use kit::{
+    auth::scope::{OrgScope, admitted},
+    config::Env,
+    db::{About, Db, requests::prune},
+    ids::OrgId,
+    service::{Build, Parts, Service},
+};
+use testkit::serve::{Caller, Served};
+use tonic::{Request, Response, Status};
+use tonic_types::StatusExt;
+use uuid::Uuid;
+
+use crate::events::SLICE;
+
+/// Members whose user name is the number of times that they were written.
+const COUNTED: Service = Service {
+    slice: &SLICE,
+    configure,
+};
+
+fn configure(_: &mut Env) -> Option<Build> {
+    Some(Box::new(|kit| {
+        let counted = Counted {
+            db: kit.db,
+            written: Arc::default(),
+        };
+        Box::pin(async { Ok(Parts::new().serve(OrganizationServiceServer::new(counted))) })
+    }))
+}
+
+struct Counted {
+    db: Db,
+    written: Arc<AtomicU64>,
+}
+
+struct Written(String);
+
+impl About for Written {
+    const TYPE: &'static str = "member";
+    fn id(&self) -> String {
+        self.0.clone()
+    }
+}
+
+#[tonic::async_trait]
+impl OrganizationService for Counted {
+    async fn update_member(
+        &self,
+        request: Request<UpdateMemberRequest>,
+    ) -> Result<Response<UpdateMemberResponse>, Status> {
+        let (scope, request): (OrgScope, UpdateMemberRequest) = admitted(request)?;
+        Ok(self
+            .db
+            .write(&scope, async |tx| {
+                tx.about(&Written(request.user_id.clone()));
+                let member = Member {
+                    username: self.written.fetch_add(1, Ordering::SeqCst).to_string(),
+                    ..Member::default()
+                };
+                Ok(UpdateMemberResponse { member: Some(member) })
+            })
+            .await?)
+    }
+
+    async fn invite_member(&self, _: Request<InviteMemberRequest>) -> Result<Response<InviteMemberResponse>, Status> {
+        Err(Status::unimplemented("not counted"))
+    }
+
+    async fn accept_invitation(
+        &self,
+        _: Request<AcceptInvitationRequest>,
+    ) -> Result<Response<AcceptInvitationResponse>, Status> {
+        Err(Status::unimplemented("not counted"))
+    }
+
+    async fn list_members(&self, _: Request<ListMembersRequest>) -> Result<Response<ListMembersResponse>, Status> {
+        Err(Status::unimplemented("not counted"))
+    }
+}
+
+fn caller(served: &Served) -> OrganizationServiceClient<Caller> {
+    OrganizationServiceClient::new(served.caller(OrgId::new(), &["identity.member.write"]))
+}
+
+async fn write(caller: &mut OrganizationServiceClient<Caller>, request_id: Uuid, role: &str) -> Result<String, String> {
+    let request = UpdateMemberRequest {
+        user_id: Uuid::nil().to_string(),
+        role: role.to_owned(),
+        request_id: request_id.to_string(),
+    };
+    match caller.update_member(request).await {
+        Ok(answer) => Ok(answer.into_inner().member.unwrap().username),
+        Err(status) => Err(status.get_details_error_info().unwrap().reason),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_id_is_answered_the_same_for_a_day_and_then_is_new() {
+    let served = testkit::serve::serve(COUNTED).await;
+    drop(std::panic::take_hook());
+    let admin = served.database.admin().await;
+    let mut caller = caller(&served);
+    let id = Uuid::new_v4();
+    assert_eq!(write(&mut caller, id, "viewer").await.unwrap(), "0");
+
+    let age = async |hours: &str| {
+        let age = format!("update audit.requests set created_at = now() - interval '{hours} hours'");
+        assert_eq!(admin.execute(&age, &[]).await.unwrap(), 1);
+    };
+    age("23.99").await;
+    assert_eq!(write(&mut caller, id, "viewer").await.unwrap(), "0");
+    assert_eq!(write(&mut caller, id, "owner").await.unwrap_err(), "REQUEST_ID_REUSED");
+
+    // Nobody has pruned it: it is new all the same, with whatever arguments, and begins a day of its own.
+    age("24.01").await;
+    assert_eq!(write(&mut caller, id, "owner").await.unwrap(), "1");
+    assert_eq!(write(&mut caller, id, "owner").await.unwrap(), "1");
+    assert_eq!(write(&mut caller, id, "viewer").await.unwrap_err(), "REQUEST_ID_REUSED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pruning_forgets_what_is_older_than_a_day_and_nothing_else() {
+    let served = testkit::serve::serve(COUNTED).await;
+    drop(std::panic::take_hook());
+    let admin = served.database.admin().await;
+    let fill = "insert into audit.requests (org_id, principal, method, request_id, arguments_hash, created_at) \
+                select gen_random_uuid(), 'user', 'm', gen_random_uuid(), decode(repeat('00', 32), 'hex'), \
+                       now() - make_interval(hours => case when n <= 2500 then 25 else 23 end) \
+                from generate_series(1, 2510) n";
+    admin.batch_execute(fill).await.unwrap();
+    assert_eq!(prune(&served.running.kit.worker).await.unwrap(), 2500);
+    assert_eq!(prune(&served.running.kit.worker).await.unwrap(), 0);
+    let left = "select count(*) from audit.requests";
+    assert_eq!(admin.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_hear_the_servers_words_in_english() {
+    let served = testkit::serve::serve(COUNTED).await;
+    drop(std::panic::take_hook());
+    let admin = served.database.admin().await;
+    let english = "select count(*) from pg_db_role_setting s join pg_roles r on r.oid = s.setrole \
+                   where r.rolname in ('board3_audit_app', 'board3_audit_worker') and 'lc_messages=C' = any (s.setconfig)";
+    assert_eq!(admin.query_one(english, &[]).await.unwrap().get::<_, i64>(0), 2);
+}
