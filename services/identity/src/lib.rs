@@ -25,6 +25,7 @@ use kit::{
     config::Env,
     crypto::Pepper,
     db::migrate::Slice,
+    rate::{Limit, Limiter},
     service::{Build, Kit, Parts, Service},
 };
 
@@ -37,6 +38,9 @@ use crate::{
 
 /// The largest message that is accepted.
 const LARGEST_MESSAGE: usize = 64 * 1024;
+
+/// Wrong passwords a minute for one account, and at once.
+const GUESSES: u32 = 10;
 
 static SLICE: Slice = Slice {
     name: "identity",
@@ -108,9 +112,15 @@ async fn build(kit: Kit, secrets: Secrets) -> kit::Result<Parts> {
         keeper: keeper.clone(),
         scope: kit.scope(),
     };
+    let guesses = GUESSES.saturating_mul(kit.config.rate_scale);
     let identity = Arc::new(Identity {
         db: kit.db,
-        users: Cache::new(kit.redis.clone(), "identity.user.v1"),
+        users: Cache::new(kit.redis.clone(), "identity.user.v2"),
+        limiter: Limiter::new(kit.redis.clone()),
+        guesses: Limit {
+            per_minute: guesses,
+            burst: guesses,
+        },
         redis: kit.redis,
         ring: kit.ring,
         passwords: Passwords::new(secrets.passwords).await?,

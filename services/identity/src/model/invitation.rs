@@ -103,7 +103,7 @@ pub(crate) struct Invitation {
 }
 
 impl Invitation {
-    /// Who invited, and must still be able to give the role.
+    /// Who invited, and must still be able to invite and to give the role.
     pub(crate) fn inviter(&self) -> Principal {
         match (self.inviter_user_id, self.inviter_key_id) {
             (Some(user), _) => Principal::User(user),

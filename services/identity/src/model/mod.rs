@@ -9,7 +9,7 @@ mod key;
 mod role;
 mod session;
 
-pub(crate) use account::{Email, Name, NewAccount, Password, PasswordHash, Profile, Slug};
+pub(crate) use account::{Email, Name, NewAccount, Password, PasswordHash, Profile, SealedProfile, Slug};
 pub(crate) use clock::now;
 pub(crate) use invitation::{
     Invitation, InvitationId, InvitationToken, LIFETIME as INVITATION_LIFETIME, NewInvitation,

@@ -68,26 +68,28 @@ pub(crate) struct Membership {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Held {
     permissions: PermissionSet,
-    /// `*.*.*`: also what the registry will know one day.
-    everything: bool,
+    /// As they are written: also what the registry does not know yet.
+    grants: Vec<String>,
 }
 
 impl Held {
-    const EVERYTHING: &'static str = "*.*.*";
-
     /// What these grants give.
     pub(crate) fn of<S: AsRef<str>>(grants: &[S]) -> Self {
         Held {
             permissions: PermissionSet::resolve(grants),
-            everything: grants.iter().any(|grant| grant.as_ref() == Self::EVERYTHING),
+            grants: grants.iter().map(|grant| grant.as_ref().to_owned()).collect(),
         }
     }
 
     /// What both hold.
     pub(crate) fn cut_by(&self, other: &Held) -> Self {
+        let pairs = self
+            .grants
+            .iter()
+            .flat_map(|ours| other.grants.iter().map(move |theirs| (ours, theirs)));
         Held {
             permissions: self.permissions.intersection(&other.permissions),
-            everything: self.everything && other.everything,
+            grants: pairs.filter_map(|(ours, theirs)| in_both(ours, theirs)).collect(),
         }
     }
 
@@ -101,31 +103,42 @@ impl Held {
         self.permissions
     }
 
-    /// Lets the holder give or take `other` for good: also what its wildcards will mean one day.
+    /// Lets the holder give or take `other`: what it means now, and what it will mean once the registry knows more.
+    /// Each grant must lie within one of the holder's.
     ///
     /// # Errors
     /// ESCALATION with what the holder lacks.
     pub(crate) fn may_give(&self, other: &Held) -> Result<()> {
-        self.may_let_use(other)?;
-        if other.everything && !self.everything {
-            Err(escalation(Self::EVERYTHING))
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Lets the holder hand `other` to a key, whose wildcards are cut by what the holder has at the time of use.
-    ///
-    /// # Errors
-    /// ESCALATION with what the holder lacks.
-    pub(crate) fn may_let_use(&self, other: &Held) -> Result<()> {
         let beyond = other.permissions.beyond(&self.permissions);
-        if beyond.is_empty() {
+        if !beyond.is_empty() {
+            return Err(escalation(&beyond.join(",")));
+        }
+        let covers = |ours: &String, grant: &String| in_both(ours, grant).as_ref() == Some(grant);
+        let uncovered: Vec<&str> = other
+            .grants
+            .iter()
+            .filter(|grant| !self.grants.iter().any(|ours| covers(ours, grant)))
+            .map(String::as_str)
+            .collect();
+        if uncovered.is_empty() {
             Ok(())
         } else {
-            Err(escalation(&beyond.join(",")))
+            Err(escalation(&uncovered.join(",")))
         }
     }
+}
+
+/// The grant of what two grants both mean, segment by segment; none if they have nothing in common.
+fn in_both(one: &str, other: &str) -> Option<String> {
+    let (one, other): (Vec<&str>, Vec<&str>) = (one.split('.').collect(), other.split('.').collect());
+    let segments = one.iter().zip(&other).map(|(&one, &other)| match (one, other) {
+        ("*", same) | (same, "*") => Some(same),
+        _ => (one == other).then_some(one),
+    });
+    let segments: Option<Vec<&str>> = segments.collect();
+    segments
+        .filter(|_| one.len() == other.len())
+        .map(|segments| segments.join("."))
 }
 
 fn escalation(permissions: &str) -> Error {
@@ -154,5 +167,26 @@ mod tests {
         assert!(equal_today.may_give(&owner).is_err());
         assert!(owner.may_give(&equal_today).is_ok() && owner.may_give(&owner).is_ok());
         assert!(owner.cut_by(&equal_today).may_give(&owner).is_err());
+    }
+    #[test]
+    fn a_grant_that_means_nothing_yet_is_given_only_from_within_ones_own() {
+        let owner = Held::of(&["*.*.*"]);
+        let admin = Held::of(&["designs.*.*", "audit.*.read"]);
+        let key = Held::of(&["*.*.read", "pipelines.run.write"]);
+        let future = |grant: &str| Held::of(&[grant]);
+        for (holder, grant, may) in [
+            (&owner, "pipelines.*.*", true),
+            (&admin, "pipelines.*.*", false),
+            (&admin, "designs.castle.write", true),
+            (&admin, "audit.*.*", false),
+            (&key, "pipelines.*.read", true),
+            (&key, "pipelines.run.*", false),
+            (&key.cut_by(&owner), "pipelines.run.write", true),
+            (&key.cut_by(&admin), "pipelines.run.write", false),
+            (&key.cut_by(&admin), "designs.castle.read", true),
+            (&Held::default(), "pipelines.*.*", false),
+        ] {
+            assert_eq!(holder.may_give(&future(grant)).is_ok(), may, "{holder:?} {grant}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::Identity;
 use crate::{
-    model::{ApiKeyId, Held},
+    model::{ApiKeyId, Held, now},
     store,
     wire::RequestedKey,
 };
@@ -25,21 +25,22 @@ impl ApiKeyService for Identity {
         let (scope, request): (OrgScope, _) = admitted(request)?;
         let RequestedKey(new) = RequestedKey::try_from(request)?;
         let answer = self.db.write(&scope, async |tx| {
-            // A key's keys are its creator's, and hold no more than the key itself.
-            let creator = match scope.principal() {
-                Principal::User(user) => Some(user),
+            // A key's keys are its creator's, hold no more than the key itself and end no later.
+            let maker = match scope.principal() {
+                Principal::User(user) => Some((user, None)),
                 Principal::ApiKey(id) => store::api_key::find_active(tx, ApiKeyId(id))
                     .await?
-                    .map(|(_, creator)| creator),
+                    .map(|key| (key.creator_id, Some(key.expires_at))),
                 Principal::Service(_) | Principal::Anonymous => None,
             };
-            let creator =
-                creator.ok_or_else(|| Error::new(Reason::CallerNotAllowed, "only users and keys make keys"))?;
+            let (creator, latest) =
+                maker.ok_or_else(|| Error::new(Reason::CallerNotAllowed, "only users and keys make keys"))?;
+            let expires_at = new.end(now(), latest)?;
             let caller = store::role::held(tx, scope.principal()).await?;
-            caller.may_let_use(&Held::of(&new.scopes))?;
+            caller.may_give(&Held::of(&new.scopes))?;
             let key = ApiKey::generate(&self.keeper.issuer.environment);
             let digest = key.digest(&self.keeper.api_key_pepper);
-            let made = store::api_key::insert(tx, &new, creator, key.public_id(), &digest).await?;
+            let made = store::api_key::insert(tx, &new, creator, expires_at, key.public_id(), &digest).await?;
             tx.about(&made.id);
             Ok(CreateApiKeyResponse {
                 api_key: Some(made.into()),

@@ -9,11 +9,13 @@ use api::{
         SignUpResponse, SwitchOrganizationRequest, SwitchOrganizationResponse, auth_service_server::AuthService,
     },
 };
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use kit::{
     Error, Reason, Result, Violations,
     auth::{PeerScope, PublicScope, UserScope, admitted},
     db::{Refusal, Tx},
     ids::{self, OrgId, Principal},
+    rate::Limit,
 };
 use tonic::{Request, Response, Status};
 
@@ -22,7 +24,7 @@ use super::{
     session::{Refreshed, revoke},
 };
 use crate::{
-    model::{NewAccount, RefreshToken, RoleId, SESSION_LIFETIME, Session, SessionId, Slug, now},
+    model::{Email, NewAccount, RefreshToken, RoleId, SESSION_LIFETIME, Session, SessionId, Slug, now},
     store,
     wire::{self, Credentials, Question, SessionQuestion},
 };
@@ -60,6 +62,9 @@ impl AuthService for Identity {
     async fn login(&self, request: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
         let (scope, request): (PublicScope, _) = admitted(request)?;
         let login = Credentials::try_from(request)?;
+        // Counted before anything is looked up, alike for addresses with and without an account.
+        let guess = self.guess(&login.email);
+        self.limiter.check(&guess).await.into_result()?;
         let find = self.db.look(&scope, async |tx| {
             store::lookup::login_account(tx, &login.email, login.org).await
         });
@@ -86,6 +91,8 @@ impl AuthService for Identity {
             self.db.refuse(&scope, refusal, &error).await?;
             return Err(error.into());
         };
+        // Who knows the password guesses nothing.
+        self.limiter.refund(&guess).await;
         let session = Session {
             org_id: entered.org_id.unwrap_or(OrgId::PLATFORM),
             id: SessionId::new(),
@@ -115,23 +122,28 @@ impl AuthService for Identity {
             )
         };
         let token = RefreshToken::parse(&self.ring, &text).ok_or_else(invalid)?;
-        // What ends a session is committed, although the call fails.
-        match self.db.read(&scope, async |tx| self.refresh(tx, &token).await).await? {
-            Refreshed::Tokens(session, tokens) => {
-                self.show(&session).await;
-                Ok(Response::new(RefreshTokenResponse { tokens: Some(tokens) }))
-            }
-            Refreshed::Ended(session) => {
-                self.hide(session.id).await;
+        // What ends a session is committed with its audit event, although the call fails.
+        let refreshed = self.db.read(&scope, async |tx| {
+            let refreshed = self.refresh(tx, &token).await?;
+            if let Refreshed::Ended(session) = &refreshed {
                 let refusal = Refusal {
                     org: session.org_id,
                     actor: Principal::User(session.user_id),
                     outcome: Outcome::Failure,
                     about: Some(("session", session.id.to_string())),
                 };
-                let error = invalid();
-                self.db.refuse(&scope, refusal, &error).await?;
-                Err(error.into())
+                tx.record_refusal(&scope, refusal, &invalid()).await?;
+            }
+            Ok(refreshed)
+        });
+        match refreshed.await? {
+            Refreshed::Tokens(session, tokens) => {
+                self.show(&session).await;
+                Ok(Response::new(RefreshTokenResponse { tokens: Some(tokens) }))
+            }
+            Refreshed::Ended(session) => {
+                self.hide(session.id).await;
+                Err(invalid().into())
             }
             Refreshed::Void => Err(invalid().into()),
         }
@@ -233,6 +245,14 @@ impl AuthService for Identity {
             .session_active(&scope, asked.session, asked.principal, asked.epoch)
             .await?;
         Ok(Response::new(CheckSessionResponse { active }))
+    }
+}
+
+impl Identity {
+    /// What a login is counted as: a guess at the account of this address, whoever makes it. It is a rate, not a lock.
+    fn guess(&self, email: &Email) -> [(String, Limit); 1] {
+        let address = self.ring.keyed_hash("identity login", email.as_str().as_bytes());
+        [(format!("login:{}", URL_SAFE_NO_PAD.encode(address)), self.guesses)]
     }
 }
 

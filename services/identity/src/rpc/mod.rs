@@ -8,7 +8,13 @@ mod user;
 
 use std::sync::Arc;
 
-use kit::{cache::Cache, crypto::KeyRing, db::Db, redis::Redis};
+use kit::{
+    cache::Cache,
+    crypto::KeyRing,
+    db::Db,
+    rate::{Limit, Limiter},
+    redis::Redis,
+};
 
 use crate::{authority::Keeper, password::Passwords};
 
@@ -17,8 +23,11 @@ pub(crate) struct Identity {
     pub(crate) db: Db,
     pub(crate) redis: Redis,
     pub(crate) ring: Arc<KeyRing>,
-    /// Profiles, which change rarely; never permissions.
+    /// Profiles, sealed, which change rarely; never permissions.
     pub(crate) users: Cache,
     pub(crate) passwords: Passwords,
+    pub(crate) limiter: Limiter,
+    /// How often anybody may guess at one account.
+    pub(crate) guesses: Limit,
     pub(crate) keeper: Arc<Keeper>,
 }

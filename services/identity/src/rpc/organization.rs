@@ -7,6 +7,7 @@ use api::{
         ListMembersRequest, ListMembersResponse, UpdateMemberRequest, UpdateMemberResponse,
         organization_service_server::OrganizationService,
     },
+    policy::{self, Method},
 };
 use kit::{
     Error, Reason, Result,
@@ -73,6 +74,9 @@ impl OrganizationService for Identity {
             }
             let given = store::role::held_by_role(tx, invitation.role_org_id, invitation.role_id).await?;
             let inviter = store::role::held(tx, invitation.inviter()).await?;
+            if !inviter.permissions().holds(inviting().permission) {
+                return Err(invitation_invalid());
+            }
             inviter.may_give(&given).map_err(|_| invitation_invalid())?;
             if !store::member::insert(tx, user, invitation.role_org_id, invitation.role_id).await? {
                 return Err(invitation_invalid());
@@ -164,6 +168,11 @@ impl OrganizationService for Identity {
         });
         Ok(answer.await?)
     }
+}
+
+/// The RPC that invites: what it asks for is also asked of the inviter when the invitation is accepted.
+fn inviting() -> &'static Method {
+    policy::find("/board3.identity.v1.OrganizationService/InviteMember").expect("the protos declare InviteMember")
 }
 
 async fn find_role(tx: &mut Tx, name: &str) -> Result<Role> {

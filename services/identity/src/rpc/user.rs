@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::Identity;
 use crate::{
-    model::{Held, Profile, RoleId},
+    model::{Held, RoleId, SealedProfile},
     store, wire,
 };
 
@@ -24,18 +24,19 @@ impl UserService for Identity {
     async fn get_me(&self, request: Request<GetMeRequest>) -> Result<Response<GetMeResponse>, Status> {
         let (scope, GetMeRequest {}): (UserScope, _) = admitted(request)?;
         let user = scope.user();
+        let find = async || self.db.read(&scope, async |tx| store::user::find(tx, user).await).await;
         let load = || async {
-            let profile = self
-                .db
-                .read(&scope, async |tx| store::user::find(tx, user).await)
-                .await?;
-            Ok(profile.map(|profile| {
-                let version = profile.version;
-                (profile, version)
-            }))
+            let Some(profile) = find().await? else { return Ok(None) };
+            let sealed = SealedProfile::seal(&self.ring, &profile)?;
+            Ok(Some((sealed, profile.version)))
         };
         let key = format!("{}.{user}", OrgId::PLATFORM);
-        let profile: Option<Profile> = self.users.get_or_load(&key, PROFILE_KEPT, load).await?;
+        let kept: Option<SealedProfile> = self.users.get_or_load(&key, PROFILE_KEPT, load).await?;
+        let profile = match kept.and_then(|kept| kept.open(&self.ring, user)) {
+            Some(profile) => Some(profile),
+            // Sealed under a key that is gone.
+            None => find().await?,
+        };
         let profile = profile.ok_or_else(|| Error::new(Reason::SessionRevoked, "the session has ended"))?;
         // Permissions are never cached: they are read as they are now.
         let read = self.db.read(&scope, async |tx| {

@@ -7,6 +7,7 @@ use diesel::{
 };
 use diesel_async::RunQueryDsl;
 use kit::{Result, db::Tx, ids::UserId};
+use time::OffsetDateTime;
 
 use crate::{
     model::{ApiKey, ApiKeyId, NewApiKey},
@@ -19,6 +20,7 @@ pub(crate) async fn insert(
     tx: &mut Tx,
     new: &NewApiKey,
     creator: UserId,
+    expires_at: OffsetDateTime,
     public_id: &str,
     digest: &[u8],
 ) -> Result<ApiKey> {
@@ -31,19 +33,19 @@ pub(crate) async fn insert(
             api_keys::name.eq(&new.name),
             api_keys::scopes.eq(&new.scopes),
             api_keys::creator_id.eq(creator),
-            api_keys::expires_at.eq(new.expires_at),
+            api_keys::expires_at.eq(expires_at),
         ))
         .returning(ApiKey::as_returning())
         .get_result(tx)
         .await?)
 }
 
-/// The scopes and the creator of a key that is neither revoked nor expired.
-pub(crate) async fn find_active(tx: &mut Tx, id: ApiKeyId) -> Result<Option<(Vec<String>, UserId)>> {
+/// A key that is neither revoked nor expired.
+pub(crate) async fn find_active(tx: &mut Tx, id: ApiKeyId) -> Result<Option<ApiKey>> {
     Ok(api_keys::table
         .find((tx.org(), id))
         .filter(sql::<Bool>(ACTIVE))
-        .select((api_keys::scopes, api_keys::creator_id))
+        .select(ApiKey::as_select())
         .first(tx)
         .await
         .optional()?)

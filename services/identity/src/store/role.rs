@@ -45,10 +45,10 @@ pub(crate) async fn held(tx: &mut Tx, principal: Principal) -> Result<Held> {
     match principal {
         Principal::User(user) => held_by_member(tx, user).await,
         Principal::ApiKey(id) => {
-            let Some((scopes, creator)) = api_key::find_active(tx, ApiKeyId(id)).await? else {
+            let Some(key) = api_key::find_active(tx, ApiKeyId(id)).await? else {
                 return Ok(Held::default());
             };
-            Ok(Held::of(&scopes).cut_by(&held_by_member(tx, creator).await?))
+            Ok(Held::of(&key.scopes).cut_by(&held_by_member(tx, key.creator_id).await?))
         }
         Principal::Service(_) | Principal::Anonymous => Ok(Held::default()),
     }

@@ -3,16 +3,13 @@
 use api::identity::v1::{self, CreateApiKeyRequest};
 use kit::{Error, Result, Violations, auth::permission::is_grant};
 use prost_types::Timestamp;
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 
 use super::timestamp;
 use crate::model::{ApiKey, ApiKeyId, Name, NewApiKey, now};
 
-const DEFAULT_LIFETIME: Duration = Duration::days(90);
-const LONGEST_LIFETIME: Duration = Duration::days(366);
-const SHORTEST_LIFETIME: Duration = Duration::minutes(1);
-
-/// The key that a request asks for.
+/// The key that a request asks for. Whether its end is near enough and far enough is for the write to say: of a repeat,
+/// time may have made it wrong. It is told here only beside what is wrong with every repeat too.
 #[derive(Debug)]
 pub(crate) struct RequestedKey(pub(crate) NewApiKey);
 
@@ -36,8 +33,16 @@ impl TryFrom<CreateApiKeyRequest> for RequestedKey {
                 scopes.push(scope);
             }
         }
-        let expires_at = expiry(request.expires_at, &mut violations);
-        let key = name.zip(expires_at).map(|(name, expires_at)| NewApiKey {
+        let expires_at = request.expires_at.and_then(|asked| {
+            let end = moment(asked);
+            violations.check(end.is_some(), "expires_at", "must be a time");
+            end
+        });
+        let wrong = expires_at.and_then(|end| NewApiKey::end_violation(end, now()));
+        if let Some(wrong) = wrong.filter(|_| !violations.is_empty()) {
+            violations.add("expires_at", wrong);
+        }
+        let key = name.map(|name| NewApiKey {
             id: ApiKeyId::new(),
             name,
             scopes,
@@ -47,21 +52,11 @@ impl TryFrom<CreateApiKeyRequest> for RequestedKey {
     }
 }
 
-fn expiry(asked: Option<Timestamp>, violations: &mut Violations) -> Option<OffsetDateTime> {
-    let now = now();
-    let Some(asked) = asked else {
-        return Some(now + DEFAULT_LIFETIME);
-    };
-    let nanos = u32::try_from(asked.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
-    let time = nanos
-        .zip(OffsetDateTime::from_unix_timestamp(asked.seconds).ok())
-        .and_then(|(nanos, time)| {
-            // PostgreSQL keeps microseconds.
-            time.replace_nanosecond(nanos / 1_000 * 1_000).ok()
-        });
-    let time = time.filter(|time| (now + SHORTEST_LIFETIME..=now + LONGEST_LIFETIME).contains(time));
-    violations.check(time.is_some(), "expires_at", "must be a minute to 366 days ahead");
-    time
+fn moment(time: Timestamp) -> Option<OffsetDateTime> {
+    let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    let seconds = OffsetDateTime::from_unix_timestamp(time.seconds).ok()?;
+    // PostgreSQL keeps microseconds.
+    seconds.replace_nanosecond(nanos / 1_000 * 1_000).ok()
 }
 
 impl From<ApiKey> for v1::ApiKey {

@@ -1,6 +1,7 @@
 //! API keys: made, exchanged, used as they are, and cut by what their creator may do.
 
 use api::identity::v1::*;
+use prost_types::Timestamp;
 use tonic::{Code, Status};
 
 use crate::house::{House, Person, eventually, metadata, reason, reason_of, request_id, violations};
@@ -13,6 +14,22 @@ async fn make(house: &House, credential: &str, scopes: &[&str]) -> Result<Create
         request_id: String::new(),
     };
     Ok(house.keys(credential).create_api_key(request).await?.into_inner())
+}
+
+/// A request for a key with one scope that ends in so many seconds.
+fn ending(scope: &str, seconds: i64) -> CreateApiKeyRequest {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    CreateApiKeyRequest {
+        name: "ci".to_owned(),
+        scopes: vec![scope.to_owned()],
+        expires_at: Some(Timestamp {
+            seconds: i64::try_from(now.as_secs()).unwrap() + seconds,
+            nanos: 0,
+        }),
+        request_id: String::new(),
+    }
 }
 
 async fn exchange(house: &House, key: &str) -> Result<ExchangeApiKeyResponse, Status> {
@@ -185,9 +202,18 @@ async fn nobody_mints_a_key_beyond_their_own_permissions_and_live_permissions_cu
     let house = House::open().await;
     let ada = house.person("ada").await;
     let grace = house.colleague(&ada, "grace", "admin").await;
-    let refused = make(&house, grace.token(), &["*.*.*", "audit.*.*"]).await;
-    // An admin holds everything that is known today, so today the wildcard is within it; a role that lacks some is not.
-    assert!(refused.is_ok());
+    // An admin holds everything that is known today, but not what will be; nor do grants that mean nothing yet pass.
+    for beyond in ["*.*.*", "audit.*.*", "pipelines.*.*"] {
+        let refused = make(&house, grace.token(), &["designs.*.read", beyond])
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (reason_of(&refused).as_str(), metadata(&refused, "permissions").as_str()),
+            ("ESCALATION", beyond)
+        );
+    }
+    assert!(make(&house, ada.token(), &["pipelines.*.*"]).await.is_ok());
+    assert!(make(&house, grace.token(), &["designs.castle.*"]).await.is_ok());
     let made = make(&house, grace.token(), &["designs.*.*", "identity.*.*"])
         .await
         .unwrap();
@@ -240,6 +266,64 @@ async fn a_key_makes_keys_of_its_creator_within_its_own_scopes() {
         .api_key
         .unwrap();
     assert_eq!(child.creator_id, ada.user);
+    for beyond in ["pipelines.*.*", "designs.castle.write", "*.*.read"] {
+        let refused = make(&house, &parent.secret, &[beyond]).await;
+        assert_eq!(reason(refused), "ESCALATION", "{beyond}");
+    }
+    assert!(make(&house, &parent.secret, &["designs.castle.read"]).await.is_ok());
+}
+
+#[tokio::test]
+async fn no_key_outlives_the_key_that_made_it() {
+    let house = House::open().await;
+    let ada = house.person("ada").await;
+    let parent = house
+        .keys(ada.token())
+        .create_api_key(ending("identity.api_key.write", 600))
+        .await
+        .unwrap()
+        .into_inner();
+    let end = parent.api_key.unwrap().expires_at;
+    let mut keys = house.keys(&parent.secret);
+    let later = keys
+        .create_api_key(ending("identity.api_key.write", 700))
+        .await
+        .unwrap_err();
+    assert_eq!(violations(&later), ["expires_at"]);
+    let unsaid = CreateApiKeyRequest {
+        expires_at: None,
+        ..ending("identity.api_key.write", 0)
+    };
+    let child = keys.create_api_key(unsaid).await.unwrap().into_inner();
+    assert_eq!(child.api_key.unwrap().expires_at, end);
+    let sooner = ending("identity.api_key.write", 300);
+    let grandchild = house.keys(&child.secret).create_api_key(sooner.clone()).await.unwrap();
+    assert_eq!(grandchild.into_inner().api_key.unwrap().expires_at, sooner.expires_at);
+}
+
+#[tokio::test]
+async fn a_repeat_is_told_that_its_secret_was_shown_also_when_the_end_has_come_near() {
+    let house = House::open().await;
+    let ada = house.person("ada").await;
+    // Made when its end was a minute ahead; by now it is not.
+    let request = CreateApiKeyRequest {
+        request_id: request_id(),
+        ..ending("identity.member.read", 61)
+    };
+    let mut client = house.keys(ada.token());
+    let made = client.create_api_key(request.clone()).await.unwrap().into_inner();
+    eventually("the end is less than a minute ahead", async || {
+        let fresh = CreateApiKeyRequest {
+            request_id: String::new(),
+            ..request.clone()
+        };
+        let refused = client.create_api_key(fresh).await;
+        refused.is_err_and(|status| violations(&status) == ["expires_at"])
+    })
+    .await;
+    let repeated = client.create_api_key(request).await.unwrap_err();
+    assert_eq!(reason_of(&repeated), "SECRET_ALREADY_SHOWN");
+    assert_eq!(metadata(&repeated, "resource_id"), made.api_key.unwrap().id);
 }
 
 #[tokio::test]
@@ -265,5 +349,12 @@ async fn every_violation_of_a_key_is_told_at_once() {
         .await
         .unwrap_err();
     assert_eq!(violations(&refused), ["name", "scopes"]);
+    for seconds in [-1, 10, 367 * 24 * 3600, i64::MAX / 2] {
+        let refused = house
+            .keys(ada.token())
+            .create_api_key(ending("designs.*.read", seconds))
+            .await;
+        assert_eq!(violations(&refused.unwrap_err()), ["expires_at"], "{seconds}");
+    }
     assert_eq!(house.count("api_keys").await, 0);
 }

@@ -65,6 +65,14 @@ impl House {
         }
     }
 
+    /// With all rate limits at this many times their size.
+    pub(crate) async fn open_at_scale(scale: u32) -> Self {
+        let scale = scale.to_string();
+        House {
+            served: testkit::serve_with(identity::SERVICE, &[("BOARD3_RATE_SCALE", scale.as_str())]).await,
+        }
+    }
+
     pub(crate) fn auth(&self, credential: &str) -> AuthServiceClient<Caller> {
         AuthServiceClient::new(self.served.with(credential))
     }

@@ -3,6 +3,7 @@
 
 mod api_key;
 mod auth;
+mod guess;
 mod house;
 mod member;
 mod rows;

@@ -93,6 +93,23 @@ async fn an_inviter_must_still_be_able_to_give_the_role() {
 }
 
 #[tokio::test]
+async fn an_inviter_must_still_be_able_to_invite() {
+    let house = House::open().await;
+    let ada = house.person("ada").await;
+    let grace = house.colleague(&ada, "grace", "admin").await;
+    let eve = house.person("eve").await;
+    // A viewer holds all that a viewer gets, but lets nobody in.
+    let invitation = house.invite(&grace, &eve.email, "viewer").await.unwrap();
+    house.update_member(&ada, &grace.user, "viewer").await.unwrap();
+    assert_eq!(
+        reason(house.accept(&eve, &invitation.token).await),
+        "INVITATION_INVALID"
+    );
+    house.update_member(&ada, &grace.user, "admin").await.unwrap();
+    assert_eq!(house.accept(&eve, &invitation.token).await.unwrap().role, "viewer");
+}
+
+#[tokio::test]
 async fn two_who_accept_at_once_with_one_invitation_are_one_member() {
     let house = House::open().await;
     let (ada, grace) = (house.person("ada").await, house.person("grace").await);

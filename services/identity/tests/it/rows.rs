@@ -55,6 +55,28 @@ async fn the_app_role_sees_its_own_organization_and_no_password_hash() {
 }
 
 #[tokio::test]
+async fn the_migrations_go_down_with_everybody_still_there() {
+    let house = House::open().await;
+    let ada = house.person("ada").await;
+    house.colleague(&ada, "grace", "editor").await;
+    house.invite(&ada, "eve@example.com", "viewer").await.unwrap();
+    // Somebody without an organization, with a session in the platform's.
+    let loner = house.person("loner").await;
+    house
+        .sql(&format!(
+            "delete from organization_members where user_id = '{}'",
+            loner.user
+        ))
+        .await;
+    house.login(&loner.email).await;
+    let url = house.served.database.url(identity::SERVICE.slice, Role::Migrate);
+    let reverted = kit::db::migrate::revert_all(&url, identity::SERVICE.slice)
+        .await
+        .unwrap();
+    assert!(reverted.len() >= 4, "{reverted:?}");
+}
+
+#[tokio::test]
 async fn accounts_and_organizations_are_found_by_their_indexes() {
     let house = House::open().await;
     let admin = house.served.database.admin().await;

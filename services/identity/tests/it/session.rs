@@ -79,6 +79,37 @@ async fn a_token_repeated_after_ten_seconds_ends_the_session() {
 }
 
 #[tokio::test]
+async fn a_session_that_ends_by_theft_and_its_audit_event_are_one_transaction() {
+    let house = House::open().await;
+    let ada = house.person("ada").await;
+    house.refresh(&ada.tokens.refresh_token).await.unwrap();
+    house.sql(LATER).await;
+    // Notes which transaction ends a session and which ones write to the outbox.
+    house
+        .sql(
+            "create table noted (what text, xact text);
+             create function note() returns trigger language plpgsql security definer as
+               $$ begin insert into identity.noted values (tg_table_name, pg_current_xact_id()::text); return null; end $$;
+             create trigger note after update of revoked_at on sessions for each row execute function note();
+             create trigger note after insert on outbox for each row execute function note();",
+        )
+        .await;
+    assert!(house.refresh(&ada.tokens.refresh_token).await.is_err());
+    let admin = house.served.database.admin().await;
+    let noted = "select what, count(*), min(xact) from identity.noted group by what order by what";
+    let noted = admin.query(noted, &[]).await.unwrap();
+    let count = |row: usize| noted[row].get::<_, i64>(1);
+    let (outbox, sessions) = (0, 1);
+    // The revocation for peers, and the failure for the trail.
+    assert_eq!((count(outbox), count(sessions)), (2, 1));
+    let all = admin
+        .query_one("select count(distinct xact) from identity.noted", &[])
+        .await;
+    assert_eq!(all.unwrap().get::<_, i64>(0), 1);
+    assert_eq!(house.audited("identity.RefreshToken").await.len(), 1);
+}
+
+#[tokio::test]
 async fn a_token_whose_successor_was_used_ends_the_session_at_once() {
     let house = House::open().await;
     let ada = house.person("ada").await;

@@ -26,23 +26,29 @@ pub struct Refusal {
 impl Db {
     /// Writes a refused or failed call to the audit trail, in a transaction of its own.
     pub async fn refuse(&self, scope: &impl Begins, refusal: Refusal, error: &Error) -> Result<()> {
-        let Some(call) = scope.call().cloned() else {
-            return Err(Error::internal("only calls are refused"));
-        };
         let mut tx = self.begin(scope).await?;
-        let tenancy = Tenancy {
-            org: refusal.org,
-            principal: refusal.actor,
-        };
-        let mut event = audited(&call, tenancy, refusal.about);
-        event.set_outcome(refusal.outcome);
-        event.reason = error.reason_name().to_owned();
-        tx.write_events(vec![(refusal.org, event)]).await?;
+        tx.record_refusal(scope, refusal, error).await?;
         tx.end().await
     }
 }
 
 impl super::Tx {
+    /// Writes a refused or failed call to the audit trail with what the transaction keeps all the same: a refresh token
+    /// that was used before is refused and ends its session, both or neither.
+    pub async fn record_refusal(&mut self, scope: &impl Begins, refusal: Refusal, error: &Error) -> Result<()> {
+        let Some(call) = scope.call() else {
+            return Err(Error::internal("only calls are refused"));
+        };
+        let tenancy = Tenancy {
+            org: refusal.org,
+            principal: refusal.actor,
+        };
+        let mut event = audited(call, tenancy, refusal.about);
+        event.set_outcome(refusal.outcome);
+        event.reason = error.reason_name().to_owned();
+        self.write_events(vec![(refusal.org, event)]).await
+    }
+
     /// Commits what is written, and nothing that would follow from the call.
     async fn end(mut self) -> Result<()> {
         self.forget_call();
