@@ -96,15 +96,29 @@ struct Inner {
 static NAMED: Mutex<BTreeMap<&'static str, Arc<CacheStats>>> = Mutex::new(BTreeMap::new());
 
 fn stats_of(name: &'static str) -> Arc<CacheStats> {
-    NAMED.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default().clone()
+    NAMED
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .entry(name)
+        .or_default()
+        .clone()
 }
 
 /// Hits, misses and bypasses by cache, for `/health/metrics`.
 pub(crate) fn readings() -> Vec<(String, f64)> {
     let named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
     let figures = named.iter().flat_map(|(name, stats)| {
-        [("hit", &stats.hits), ("miss", &stats.misses), ("bypass", &stats.bypasses)]
-            .map(|(kind, count)| (format!("cache=\"{name}\",kind=\"{kind}\""), count.load(Ordering::Relaxed) as f64))
+        [
+            ("hit", &stats.hits),
+            ("miss", &stats.misses),
+            ("bypass", &stats.bypasses),
+        ]
+        .map(|(kind, count)| {
+            (
+                format!("cache=\"{name}\",kind=\"{kind}\""),
+                count.load(Ordering::Relaxed) as f64,
+            )
+        })
     });
     figures.collect()
 }
