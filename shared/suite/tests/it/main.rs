@@ -13,3 +13,4 @@ mod repository;
 mod revocation;
 mod rls;
 mod story;
+mod sweep;

@@ -54,7 +54,10 @@ fn a_dependency_the_other_way_is_refused() {
     ];
     for (taker, taken, kind) in wrong {
         let mut members = members();
-        let member = members.iter_mut().find(|member| member.name == taker).expect("it is a member");
+        let member = members
+            .iter_mut()
+            .find(|member| member.name == taker)
+            .expect("it is a member");
         member.takes.insert((taken.to_owned(), kind.to_owned()));
         let problems = misdirected(&members);
         assert_eq!(problems.len(), 1, "{taker} takes {taken} ({kind}): {problems:?}");
@@ -66,7 +69,11 @@ fn directories_are_named_like_their_crates() {
     for member in members() {
         let directory = member.folder.rsplit('/').next().unwrap_or_default();
         assert_eq!(directory, member.name);
-        assert!(member.service() || member.folder.starts_with("shared/"), "{}", member.folder);
+        assert!(
+            member.service() || member.folder.starts_with("shared/"),
+            "{}",
+            member.folder
+        );
     }
 }
 
@@ -105,11 +112,20 @@ const ELSEWHERE: &[(&str, &str)] = &[
 
 #[test]
 fn nothing_names_what_lies_outside_of_the_repository() {
-    let tracked = Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output().expect("git runs");
+    let tracked = Command::new("git")
+        .args(["ls-files", "-z"])
+        .current_dir(root())
+        .output()
+        .expect("git runs");
     let tracked = String::from_utf8(tracked.stdout).expect("paths are UTF-8");
     let mut found = Vec::new();
-    for path in tracked.split('\0').filter(|path| !path.is_empty() && !path.ends_with("common_passwords.txt")) {
-        let Ok(text) = fs::read_to_string(root().join(path)) else { continue };
+    for path in tracked
+        .split('\0')
+        .filter(|path| !path.is_empty() && !path.ends_with("common_passwords.txt"))
+    {
+        let Ok(text) = fs::read_to_string(root().join(path)) else {
+            continue;
+        };
         for (number, line) in text.lines().enumerate() {
             for (head, tail) in ELSEWHERE {
                 if line.contains(&format!("{head}{tail}")) {
@@ -124,7 +140,10 @@ fn nothing_names_what_lies_outside_of_the_repository() {
     assert!(found.is_empty(), "{found:#?}");
     let lock = fs::read_to_string(root().join("Cargo.lock")).expect("there is a lock file");
     let sources: BTreeSet<&str> = lock.lines().filter_map(|line| line.strip_prefix("source = ")).collect();
-    assert_eq!(sources.into_iter().collect::<Vec<_>>(), ["\"registry+https://github.com/rust-lang/crates.io-index\""]);
+    assert_eq!(
+        sources.into_iter().collect::<Vec<_>>(),
+        ["\"registry+https://github.com/rust-lang/crates.io-index\""]
+    );
 }
 
 /// Whether a digit follows `head` somewhere in the line.
@@ -146,7 +165,10 @@ fn handlers_pick_no_permission_and_no_status_code() {
             }
         }
         for word in ["Status::", "Code::"] {
-            if code.match_indices(word).any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_')) {
+            if code
+                .match_indices(word)
+                .any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+            {
                 found.push(format!("{path} has {word}"));
             }
         }
@@ -189,8 +211,22 @@ fn an_rpc_that_leaves_a_reason_out_is_refused() {
     assert_eq!(changed(create, "Reasons:", "May fail:"), 1);
     assert_eq!(changed(create, "REQUEST_ID_REUSED", "RESOURCE_NOT_FOUND"), 1);
     assert_eq!(changed(create, "INVALID_REQUEST", "INVALID_WISH"), 1);
-    assert_eq!(changed("/board3.designs.v1.DesignService/ListDesigns", ", PAGE_TOKEN_INVALID", ""), 1);
-    assert_eq!(changed("/board3.identity.v1.ApiKeyService/CreateApiKey", ", SECRET_ALREADY_SHOWN", ""), 1);
+    assert_eq!(
+        changed(
+            "/board3.designs.v1.DesignService/ListDesigns",
+            ", PAGE_TOKEN_INVALID",
+            ""
+        ),
+        1
+    );
+    assert_eq!(
+        changed(
+            "/board3.identity.v1.ApiKeyService/CreateApiKey",
+            ", SECRET_ALREADY_SHOWN",
+            ""
+        ),
+        1
+    );
 }
 
 #[test]
@@ -201,7 +237,10 @@ fn every_service_message_and_field_is_described_and_limits_are_told() {
         let comments = comments(&file);
         for message in file.messages() {
             for field in message.fields() {
-                if comments.get(field.path()).is_none_or(|comment| comment.trim().is_empty()) {
+                if comments
+                    .get(field.path())
+                    .is_none_or(|comment| comment.trim().is_empty())
+                {
                     silent.push(field.full_name().to_owned());
                 }
             }
@@ -219,12 +258,30 @@ fn every_service_message_and_field_is_described_and_limits_are_told() {
 #[test]
 fn every_text_of_a_request_has_a_limit_in_words() {
     // What a text is: an id, a token of ours, a name looked up among those that exist, or so many characters.
-    const BOUNDS: &[&str] =
-        &["UUID", "character", "code points", "of `a-z`", "of `A-Z`", "As answered by", "`next_page_token`", "etag", "name of a role", "e-mail address", "password", "Id of the node", "id of the node", "epoch", "organization to enter"];
+    const BOUNDS: &[&str] = &[
+        "UUID",
+        "character",
+        "code points",
+        "of `a-z`",
+        "of `A-Z`",
+        "As answered by",
+        "`next_page_token`",
+        "etag",
+        "name of a role",
+        "e-mail address",
+        "password",
+        "Id of the node",
+        "id of the node",
+        "epoch",
+        "organization to enter",
+    ];
     let mut unbounded = Vec::new();
     let pool = descriptors();
     let mut seen = BTreeSet::new();
-    let mut open: Vec<_> = pool.services().flat_map(|service| service.methods().map(|method| method.input()).collect::<Vec<_>>()).collect();
+    let mut open: Vec<_> = pool
+        .services()
+        .flat_map(|service| service.methods().map(|method| method.input()).collect::<Vec<_>>())
+        .collect();
     while let Some(message) = open.pop() {
         if !message.package_name().starts_with("board3.") || !seen.insert(message.full_name().to_owned()) {
             continue;
@@ -235,7 +292,8 @@ fn every_text_of_a_request_has_a_limit_in_words() {
                 open.push(inner.clone());
             }
             let said = comments.get(field.path()).map(String::as_str).unwrap_or_default();
-            let answered = message.name() == "Design" || message.name() == "TemplateReference" || message.name() == "Creator";
+            let answered =
+                message.name() == "Design" || message.name() == "TemplateReference" || message.name() == "Creator";
             let text = field.kind() == prost_reflect::Kind::String;
             if text && !answered && !BOUNDS.iter().any(|bound| said.contains(bound)) && !said.contains("permissions") {
                 unbounded.push(format!("{}: {}", field.full_name(), said.trim()));
@@ -270,11 +328,25 @@ fn members() -> Vec<Member> {
         .iter()
         .map(|package| {
             let manifest = text(package, "manifest_path");
-            let folder = manifest.trim_end_matches("/Cargo.toml").trim_start_matches(&base).trim_start_matches('/');
-            let dependencies = package["dependencies"].as_array().expect("a package has a list of dependencies");
+            let folder = manifest
+                .trim_end_matches("/Cargo.toml")
+                .trim_start_matches(&base)
+                .trim_start_matches('/');
+            let dependencies = package["dependencies"]
+                .as_array()
+                .expect("a package has a list of dependencies");
             let ours = dependencies.iter().filter(|dependency| dependency["path"].is_string());
-            let takes = ours.map(|dependency| (text(dependency, "name"), dependency["kind"].as_str().unwrap_or("normal").to_owned()));
-            Member { name: text(package, "name"), folder: folder.to_owned(), takes: takes.collect() }
+            let takes = ours.map(|dependency| {
+                (
+                    text(dependency, "name"),
+                    dependency["kind"].as_str().unwrap_or("normal").to_owned(),
+                )
+            });
+            Member {
+                name: text(package, "name"),
+                folder: folder.to_owned(),
+                takes: takes.collect(),
+            }
         })
         .collect()
 }
@@ -325,12 +397,19 @@ fn sources(folders: &[&str]) -> Vec<(String, String)> {
 /// A file without its tests and comments.
 fn product_code(text: &str) -> String {
     let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    code.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The comment above each element of a file, by its path in the descriptor.
 fn comments(file: &FileDescriptor) -> BTreeMap<Vec<i32>, String> {
-    let locations = file.file_descriptor_proto().source_code_info.iter().flat_map(|info| &info.location);
+    let locations = file
+        .file_descriptor_proto()
+        .source_code_info
+        .iter()
+        .flat_map(|info| &info.location);
     locations
         .filter_map(|location| Some((location.path.clone(), location.leading_comments.clone()?)))
         .collect()
@@ -357,7 +436,9 @@ fn unreasoned(said: &BTreeMap<String, String>) -> Vec<String> {
             problems.push(format!("{} lists no reasons", method.action));
             continue;
         };
-        let words = reasons.split(|c: char| !c.is_ascii_uppercase() && c != '_').filter(|word| word.len() > 3);
+        let words = reasons
+            .split(|c: char| !c.is_ascii_uppercase() && c != '_')
+            .filter(|word| word.len() > 3);
         let listed: BTreeSet<&str> = words.collect();
         if listed.is_empty() {
             problems.push(format!("{} lists no reasons", method.action));
@@ -368,7 +449,11 @@ fn unreasoned(said: &BTreeMap<String, String>) -> Vec<String> {
             }
         }
         let pool = descriptors();
-        let input = pool.get_service_by_name(method.service).and_then(|service| service.methods().find(|rpc| rpc.name() == method.name)).expect("the table is made from the protos").input();
+        let input = pool
+            .get_service_by_name(method.service)
+            .and_then(|service| service.methods().find(|rpc| rpc.name() == method.name))
+            .expect("the table is made from the protos")
+            .input();
         let has = |field: &str| input.get_field_by_name(field).is_some();
         for (needed, reason) in [
             (method.takes_request_id, "REQUEST_ID_REUSED"),

@@ -38,20 +38,42 @@ pub(crate) enum Shows {
 const PLATFORM: &str = "(org_id = '00000000-0000-7000-8000-000000000000'::uuid)";
 const USER_ID_IS_MINE: &str =
     "(user_id = ( SELECT (NULLIF(current_setting('app.user'::text, true), ''::text))::uuid AS \"nullif\"))";
-const ID_IS_MINE: &str = "(id = ( SELECT (NULLIF(current_setting('app.user'::text, true), ''::text))::uuid AS \"nullif\"))";
+const ID_IS_MINE: &str =
+    "(id = ( SELECT (NULLIF(current_setting('app.user'::text, true), ''::text))::uuid AS \"nullif\"))";
 const EXPIRED: &str = "(created_at < (now() - '24:00:00'::interval))";
 
 const fn of_app(table: &'static str, name: &'static str, using: &'static str, shows: Shows) -> Policy {
-    Policy { table, name, command: "SELECT", role: "app", using, check: "", shows }
+    Policy {
+        table,
+        name,
+        command: "SELECT",
+        role: "app",
+        using,
+        check: "",
+        shows,
+    }
 }
 
 const fn of_worker(table: &'static str, name: &'static str, command: &'static str) -> Policy {
-    Policy { table, name, command, role: "worker", using: EXPIRED, check: "", shows: Shows::Expired }
+    Policy {
+        table,
+        name,
+        command,
+        role: "worker",
+        using: EXPIRED,
+        check: "",
+        shows: Shows::Expired,
+    }
 }
 
 /// Every policy that is neither `tenant` nor `owner_all`.
 pub(crate) const POLICIES: &[Policy] = &[
-    of_app("identity.organization_members", "own_membership", USER_ID_IS_MINE, Shows::User),
+    of_app(
+        "identity.organization_members",
+        "own_membership",
+        USER_ID_IS_MINE,
+        Shows::User,
+    ),
     of_app(
         "identity.organizations",
         "own_membership",
@@ -73,7 +95,15 @@ pub(crate) const POLICIES: &[Policy] = &[
         Shows::User,
     ),
     of_app("identity.sessions", "own_session", USER_ID_IS_MINE, Shows::User),
-    Policy { table: "identity.users", name: "self", command: "ALL", role: "app", using: ID_IS_MINE, check: ID_IS_MINE, shows: Shows::User },
+    Policy {
+        table: "identity.users",
+        name: "self",
+        command: "ALL",
+        role: "app",
+        using: ID_IS_MINE,
+        check: ID_IS_MINE,
+        shows: Shows::User,
+    },
     of_app(
         "identity.users",
         "colleague",
@@ -91,24 +121,63 @@ pub(crate) const POLICIES: &[Policy] = &[
 
 /// Indexes of tenant tables that do not start with `org_id`.
 pub(crate) const INDEXES: &[(&str, &str)] = &[
-    ("identity.organizations_slug_key", "slugs are unique in the installation"),
-    ("identity.organization_members_user_id_idx", "login and GetMe ask for a user's memberships"),
-    ("identity.sessions_id_key", "a session is looked up before its organization is known"),
+    (
+        "identity.organizations_slug_key",
+        "slugs are unique in the installation",
+    ),
+    (
+        "identity.organization_members_user_id_idx",
+        "login and GetMe ask for a user's memberships",
+    ),
+    (
+        "identity.sessions_id_key",
+        "a session is looked up before its organization is known",
+    ),
     ("identity.api_keys_id_key", "a key's token names the key alone"),
-    ("identity.api_keys_public_id_key", "a key is looked up before its organization is known"),
-    ("identity.invitations_id_key", "an invitation is looked up before its organization is known"),
-    ("identity.requests_created_at_idx", "the worker deletes across organizations"),
-    ("designs.requests_created_at_idx", "the worker deletes across organizations"),
-    ("audit.requests_created_at_idx", "the worker deletes across organizations"),
-    ("designs.templates_search_idx", "search_templates asks across organizations and filters by the caller's"),
+    (
+        "identity.api_keys_public_id_key",
+        "a key is looked up before its organization is known",
+    ),
+    (
+        "identity.invitations_id_key",
+        "an invitation is looked up before its organization is known",
+    ),
+    (
+        "identity.requests_created_at_idx",
+        "the worker deletes across organizations",
+    ),
+    (
+        "designs.requests_created_at_idx",
+        "the worker deletes across organizations",
+    ),
+    (
+        "audit.requests_created_at_idx",
+        "the worker deletes across organizations",
+    ),
+    (
+        "designs.templates_search_idx",
+        "search_templates asks across organizations and filters by the caller's",
+    ),
 ];
 
 /// Foreign keys between tenant tables whose organization is another column, with the check that keeps it near:
 /// a role or template of the platform may be used in every organization.
 pub(crate) const NEAR_FOREIGN_KEYS: &[(&str, &str, &str)] = &[
-    ("identity.organization_members_role_fkey", "role_org_id", "organization_members_role_org_id_near"),
-    ("identity.invitations_role_fkey", "role_org_id", "invitations_role_org_id_near"),
-    ("designs.designs_template_fkey", "template_org_id", "designs_template_readable"),
+    (
+        "identity.organization_members_role_fkey",
+        "role_org_id",
+        "organization_members_role_org_id_near",
+    ),
+    (
+        "identity.invitations_role_fkey",
+        "role_org_id",
+        "invitations_role_org_id_near",
+    ),
+    (
+        "designs.designs_template_fkey",
+        "template_org_id",
+        "designs_template_readable",
+    ),
 ];
 
 /// Functions that step over row-level security, each of them granted to the app role alone.

@@ -15,7 +15,13 @@ use super::{
 pub(crate) async fn problems(client: &Client, rows: &Rows, table: &Table) -> Vec<String> {
     let mut problems = Vec::new();
     for role in ["app", "worker", "owner"] {
-        let mut met = Met { client, rows, table, role, problems: Vec::new() };
+        let mut met = Met {
+            client,
+            rows,
+            table,
+            role,
+            problems: Vec::new(),
+        };
         match (role, table.name.as_str()) {
             ("owner", _) => met.owner().await,
             ("app", "users") => met.accounts().await,
@@ -42,22 +48,42 @@ impl Met<'_> {
         if self.role == "worker" && !WORKER_TABLES.contains(&full.as_str()) {
             return self.worker().await;
         }
-        let ours = self.count(&format!("select 1 from {full} where org_id = '{}'", ADA.org)).await;
+        let ours = self
+            .count(&format!("select 1 from {full} where org_id = '{}'", ADA.org))
+            .await;
         let platform = match self.shows(Shows::Platform) {
-            true => self.count(&format!("select 1 from {full} where org_id = '{}'", PLATFORM.org)).await,
+            true => {
+                self.count(&format!("select 1 from {full} where org_id = '{}'", PLATFORM.org))
+                    .await
+            }
             false => 0,
         };
         if self.may("SELECT").await {
             let seen = [
                 ("as an organization", Some(ADA), None, ours + platform, ours),
                 ("as none", None, None, platform, 0),
-                ("as a user of none", None, Some(ADA), platform + self.own(ADA).await, self.own(ADA).await),
+                (
+                    "as a user of none",
+                    None,
+                    Some(ADA),
+                    platform + self.own(ADA).await,
+                    self.own(ADA).await,
+                ),
             ];
             for (who, org, user, all, own) in seen {
                 self.become_role(org, user).await;
-                let theirs = format!("select 1 from {full} where org_id not in ('{}', '{}')", ADA.org, PLATFORM.org);
-                self.expect(&format!("{who} sees rows"), &format!("select 1 from {full}"), all).await;
-                self.expect(&format!("{who} sees its own"), &format!("select 1 from {full} where org_id = '{}'", ADA.org), own).await;
+                let theirs = format!(
+                    "select 1 from {full} where org_id not in ('{}', '{}')",
+                    ADA.org, PLATFORM.org
+                );
+                self.expect(&format!("{who} sees rows"), &format!("select 1 from {full}"), all)
+                    .await;
+                self.expect(
+                    &format!("{who} sees its own"),
+                    &format!("select 1 from {full} where org_id = '{}'", ADA.org),
+                    own,
+                )
+                .await;
                 self.expect(&format!("{who} sees another's"), &theirs, 0).await;
                 self.leave_role().await;
             }
@@ -68,25 +94,44 @@ impl Met<'_> {
     /// INSERT, UPDATE and DELETE as an organization, as none, and as a user of none.
     async fn writes(&mut self, ours: u64) {
         let full = self.table.full();
-        let may = [self.may("INSERT").await, self.may("UPDATE").await, self.may("DELETE").await];
-        for (who, org, user, own) in [("as an organization", Some(ADA), None, ours), ("as none", None, None, 0), ("as a user of none", None, Some(ADA), 0)] {
+        let may = [
+            self.may("INSERT").await,
+            self.may("UPDATE").await,
+            self.may("DELETE").await,
+        ];
+        for (who, org, user, own) in [
+            ("as an organization", Some(ADA), None, ours),
+            ("as none", None, None, 0),
+            ("as a user of none", None, Some(ADA), 0),
+        ] {
             self.become_role(org, user).await;
             for whose in [ADA, BOB, PLATFORM] {
                 let insert = self.rows.insert(&full, whose, 2);
                 let passed = self.passes(&insert).await;
                 let should = may[0] && org == Some(whose);
                 if passed != should {
-                    self.problem(format!("{who} {} a row of {}", if passed { "writes" } else { "cannot write" }, whose.org));
+                    self.problem(format!(
+                        "{who} {} a row of {}",
+                        if passed { "writes" } else { "cannot write" },
+                        whose.org
+                    ));
                 }
             }
             let touch = format!("update {full} set org_id = org_id");
-            self.expect(&format!("{who} updates"), &touch, if may[1] { own } else { u64::MAX }).await;
+            self.expect(&format!("{who} updates"), &touch, if may[1] { own } else { u64::MAX })
+                .await;
             if may[1] && own > 0 {
                 let give = format!("update {full} set org_id = '{}'", BOB.org);
                 self.expect(&format!("{who} gives rows away"), &give, u64::MAX).await;
             }
-            self.expect(&format!("{who} deletes"), &format!("delete from {full}"), if may[2] { own } else { u64::MAX }).await;
-            self.expect(&format!("{who} empties"), &format!("truncate {full}"), u64::MAX).await;
+            self.expect(
+                &format!("{who} deletes"),
+                &format!("delete from {full}"),
+                if may[2] { own } else { u64::MAX },
+            )
+            .await;
+            self.expect(&format!("{who} empties"), &format!("truncate {full}"), u64::MAX)
+                .await;
             self.leave_role().await;
         }
     }
@@ -101,10 +146,13 @@ impl Met<'_> {
         let expired = self.count(&old).await;
         for org in [None, Some(ADA)] {
             self.become_role(org, None).await;
-            self.expect("sees keys", &format!("select org_id from {full}"), expired).await;
+            self.expect("sees keys", &format!("select org_id from {full}"), expired)
+                .await;
             self.expect("sees expired keys", &old, expired).await;
-            self.expect("reads answers", &format!("select response from {full}"), u64::MAX).await;
-            self.expect("updates", &format!("update {full} set method = method"), u64::MAX).await;
+            self.expect("reads answers", &format!("select response from {full}"), u64::MAX)
+                .await;
+            self.expect("updates", &format!("update {full} set method = method"), u64::MAX)
+                .await;
             self.expect("writes", &self.rows.insert(&full, ADA, 2), u64::MAX).await;
             self.expect("deletes", &format!("delete from {full}"), expired).await;
             self.leave_role().await;
@@ -133,12 +181,20 @@ impl Met<'_> {
         let members = |whose: Whose| {
             let ids: Vec<_> = super::rows::NUMBERS
                 .iter()
-                .map(|number| format!("'{}'", self.rows.id("identity.organization_members", "user_id", whose, *number)))
+                .map(|number| {
+                    format!(
+                        "'{}'",
+                        self.rows.id("identity.organization_members", "user_id", whose, *number)
+                    )
+                })
                 .collect();
             ids.join(", ")
         };
         let (mine, ours, theirs) = (self.user(ADA), members(ADA), members(BOB));
-        let (table, touch) = (self.table.full(), format!("update {} set last_org_id = last_org_id", self.table.full()));
+        let (table, touch) = (
+            self.table.full(),
+            format!("update {} set last_org_id = last_org_id", self.table.full()),
+        );
         let select = format!("select id from {table}");
         for (who, org, user, seen, written) in [
             ("as none", None, None, 0, 0),
@@ -148,12 +204,33 @@ impl Met<'_> {
         ] {
             self.become_role(org, user).await;
             self.expect(&format!("{who} sees accounts"), &select, seen).await;
-            self.expect(&format!("{who} sees colleagues"), &format!("{select} where id in ({ours})"), seen).await;
-            self.expect(&format!("{who} sees strangers"), &format!("{select} where id in ({theirs})"), 0).await;
+            self.expect(
+                &format!("{who} sees colleagues"),
+                &format!("{select} where id in ({ours})"),
+                seen,
+            )
+            .await;
+            self.expect(
+                &format!("{who} sees strangers"),
+                &format!("{select} where id in ({theirs})"),
+                0,
+            )
+            .await;
             self.expect(&format!("{who} writes accounts"), &touch, written).await;
-            self.expect(&format!("{who} writes a name"), &format!("update {table} set first_name = 'x'"), u64::MAX).await;
-            self.expect(&format!("{who} reads a hash"), &format!("select password_hash from {table}"), u64::MAX).await;
-            self.expect(&format!("{who} deletes"), &format!("delete from {table}"), u64::MAX).await;
+            self.expect(
+                &format!("{who} writes a name"),
+                &format!("update {table} set first_name = 'x'"),
+                u64::MAX,
+            )
+            .await;
+            self.expect(
+                &format!("{who} reads a hash"),
+                &format!("select password_hash from {table}"),
+                u64::MAX,
+            )
+            .await;
+            self.expect(&format!("{who} deletes"), &format!("delete from {table}"), u64::MAX)
+                .await;
             let stranger = self.passes(&self.rows.insert(&table, BOB, 2)).await;
             let own = self.passes(&self.rows.insert(&table, ADA, 0)).await;
             if stranger || own != (user == Some(ADA)) {
@@ -192,16 +269,23 @@ impl Met<'_> {
 
     fn shows(&self, what: Shows) -> bool {
         let full = self.table.full();
-        POLICIES.iter().any(|policy| policy.table == full && policy.role == self.role && policy.shows == what)
+        POLICIES
+            .iter()
+            .any(|policy| policy.table == full && policy.role == self.role && policy.shows == what)
     }
 
     fn user(&self, whose: Whose) -> String {
-        self.rows.id("identity.users", "id", whose, super::rows::NUMBERS[0]).to_string()
+        self.rows
+            .id("identity.users", "id", whose, super::rows::NUMBERS[0])
+            .to_string()
     }
 
     async fn may(&self, right: &str) -> bool {
         let role = format!("board3_{}_{}", self.table.slice, self.role);
-        let sql = format!("select 1 where has_table_privilege('{role}', '{}', '{right}')", self.table.full());
+        let sql = format!(
+            "select 1 where has_table_privilege('{role}', '{}', '{right}')",
+            self.table.full()
+        );
         self.count(&sql).await == 1
     }
 
@@ -213,11 +297,17 @@ impl Met<'_> {
              set local role board3_{}_{}",
             self.table.slice, self.role
         );
-        self.client.batch_execute(&settings).await.expect("an administrator can take a role on");
+        self.client
+            .batch_execute(&settings)
+            .await
+            .expect("an administrator can take a role on");
     }
 
     async fn leave_role(&self) {
-        self.client.batch_execute("reset role").await.expect("a role can be left");
+        self.client
+            .batch_execute("reset role")
+            .await
+            .expect("a role can be left");
     }
 
     /// Runs a statement that must concern so many rows, or be refused for want of a right (`u64::MAX`), and undoes it.
@@ -242,15 +332,32 @@ impl Met<'_> {
     }
 
     async fn attempt(&self, sql: &str) -> Result<u64, SqlState> {
-        self.client.batch_execute("savepoint attempt").await.expect("a transaction is open");
+        self.client
+            .batch_execute("savepoint attempt")
+            .await
+            .expect("a transaction is open");
         let answer = self.client.simple_query(sql).await;
-        self.client.batch_execute("rollback to savepoint attempt").await.expect("the savepoint is there");
+        self.client
+            .batch_execute("rollback to savepoint attempt")
+            .await
+            .expect("the savepoint is there");
         let answer = answer.map_err(|error| error.code().unwrap_or_else(|| panic!("{sql}: {error:?}")).clone())?;
-        Ok(answer.iter().map(|message| if let SimpleQueryMessage::CommandComplete(rows) = message { *rows } else { 0 }).sum())
+        Ok(answer
+            .iter()
+            .map(|message| {
+                if let SimpleQueryMessage::CommandComplete(rows) = message {
+                    *rows
+                } else {
+                    0
+                }
+            })
+            .sum())
     }
 
     async fn count(&self, sql: &str) -> u64 {
-        self.attempt(sql).await.unwrap_or_else(|state| panic!("{sql}: {}", state.code()))
+        self.attempt(sql)
+            .await
+            .unwrap_or_else(|state| panic!("{sql}: {}", state.code()))
     }
 
     fn problem(&mut self, problem: String) {

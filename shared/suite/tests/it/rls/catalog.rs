@@ -39,12 +39,19 @@ pub(crate) struct Exempt {
 /// The lines of `migrations/exempt.txt`.
 pub(crate) fn exempt() -> Vec<Exempt> {
     let text = include_str!("../../../../../migrations/exempt.txt");
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
         .map(|line| {
             let (name, reason) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
             let (slice, table) = name.split_once('.').unwrap_or(("", name));
-            Exempt { slice: slice.to_owned(), table: table.to_owned(), reason: reason.trim().to_owned() }
+            Exempt {
+                slice: slice.to_owned(),
+                table: table.to_owned(),
+                reason: reason.trim().to_owned(),
+            }
         })
         .collect()
 }
@@ -71,15 +78,24 @@ impl Table {
             (self.kind == "r" || self.kind == "p", "is no table"),
             (self.org_id || !tenant, "has no org_id uuid not null"),
             (self.enabled || !guarded, "has no row-level security"),
-            (self.forced || !guarded, "does not force row-level security on its owner"),
+            (
+                self.forced || !guarded,
+                "does not force row-level security on its owner",
+            ),
         ];
-        rules.iter().filter(|(holds, _)| !holds).map(|(_, flaw)| format!("{} {flaw}", self.full())).collect()
+        rules
+            .iter()
+            .filter(|(holds, _)| !holds)
+            .map(|(_, flaw)| format!("{} {flaw}", self.full()))
+            .collect()
     }
 }
 
 /// Whether a table is no tenant table.
 pub(crate) fn is_exempt(table: &Table, exempt: &[Exempt]) -> bool {
-    exempt.iter().any(|line| line.table == table.name && (line.slice == "*" || line.slice == table.slice))
+    exempt
+        .iter()
+        .any(|line| line.table == table.name && (line.slice == "*" || line.slice == table.slice))
 }
 
 /// Every table of the slices, of `board3` and of `public`.
@@ -117,9 +133,16 @@ fn exemptions(tables: &[Table], exempt: &[Exempt]) -> Vec<String> {
         if line.reason.len() < 10 {
             problems.push(format!("{name} is exempt without a reason"));
         }
-        let slices = if line.slice == "*" { vec!["identity", "designs", "audit"] } else { vec![line.slice.as_str()] };
+        let slices = if line.slice == "*" {
+            vec!["identity", "designs", "audit"]
+        } else {
+            vec![line.slice.as_str()]
+        };
         for slice in slices {
-            if !tables.iter().any(|table| table.slice == slice && table.name == line.table) {
+            if !tables
+                .iter()
+                .any(|table| table.slice == slice && table.name == line.table)
+            {
                 problems.push(format!("{slice}.{} is exempt and not there", line.table));
             }
         }
@@ -143,7 +166,11 @@ async fn policies(client: &Client, tables: &[Table], exempt: &[Exempt]) -> Vec<S
     let mut wanted = BTreeSet::new();
     for table in tables.iter().filter(|table| !is_exempt(table, exempt)) {
         let (full, slice) = (table.full(), &table.slice);
-        let worker = if WORKER_TABLES.contains(&full.as_str()) { format!(",board3_{slice}_worker") } else { String::new() };
+        let worker = if WORKER_TABLES.contains(&full.as_str()) {
+            format!(",board3_{slice}_worker")
+        } else {
+            String::new()
+        };
         wanted.insert(format!(
             "{full}: permissive policy tenant for ALL to board3_{slice}_app{worker} using {OWN_ROWS} check {OWN_ROWS}"
         ));
@@ -161,7 +188,9 @@ async fn policies(client: &Client, tables: &[Table], exempt: &[Exempt]) -> Vec<S
     }
     let found: BTreeSet<String> = found.into_iter().collect();
     let missing = wanted.difference(&found).map(|line| format!("missing: {line}"));
-    missing.chain(found.difference(&wanted).map(|line| format!("not accepted: {line}"))).collect()
+    missing
+        .chain(found.difference(&wanted).map(|line| format!("not accepted: {line}")))
+        .collect()
 }
 
 fn owner_all(table: &str, slice: &str) -> String {
@@ -183,14 +212,21 @@ async fn indexes(client: &Client, tables: &[Table], exempt: &[Exempt]) -> Vec<St
     let mut problems = Vec::new();
     let mut unused: BTreeSet<&str> = INDEXES.iter().map(|(name, _)| *name).collect();
     for row in rows {
-        let (slice, table, index, first): (String, String, String, String) = (row.get(0), row.get(1), row.get(2), row.get(3));
-        let tenant = tables.iter().any(|it| it.slice == slice && it.name == table && !is_exempt(it, exempt));
+        let (slice, table, index, first): (String, String, String, String) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        let tenant = tables
+            .iter()
+            .any(|it| it.slice == slice && it.name == table && !is_exempt(it, exempt));
         let name = format!("{slice}.{index}");
         if tenant && first != "org_id" && !unused.remove(name.as_str()) {
             problems.push(format!("index {name} starts with {first}"));
         }
     }
-    problems.extend(unused.iter().map(|name| format!("index {name} is accepted and needs no exception")));
+    problems.extend(
+        unused
+            .iter()
+            .map(|name| format!("index {name} is accepted and needs no exception")),
+    );
     problems
 }
 
@@ -215,30 +251,48 @@ async fn foreign_keys(client: &Client, tables: &[Table], exempt: &[Exempt]) -> V
     let mut unused: BTreeSet<&str> = NEAR_FOREIGN_KEYS.iter().map(|(name, ..)| *name).collect();
     for row in rows {
         let text = |at: usize| row.get::<_, String>(at);
-        let (slice, table, key, other_slice, other, by, checks) = (text(0), text(1), text(2), text(3), text(4), text(5), text(6));
+        let (slice, table, key, other_slice, other, by, checks) =
+            (text(0), text(1), text(2), text(3), text(4), text(5), text(6));
         let name = format!("{slice}.{key}");
         if slice != other_slice {
             problems.push(format!("foreign key {name} crosses into {other_slice}"));
         }
-        let tenant = |slice: &str, table: &str| tables.iter().any(|it| it.slice == slice && it.name == table && !is_exempt(it, exempt));
+        let tenant = |slice: &str, table: &str| {
+            tables
+                .iter()
+                .any(|it| it.slice == slice && it.name == table && !is_exempt(it, exempt))
+        };
         if !tenant(&slice, &table) || !tenant(&other_slice, &other) || by == "org_id" {
             continue;
         }
-        match NEAR_FOREIGN_KEYS.iter().find(|(near, column, _)| *near == name && *column == by) {
+        match NEAR_FOREIGN_KEYS
+            .iter()
+            .find(|(near, column, _)| *near == name && *column == by)
+        {
             Some((near, column, check)) => {
                 unused.remove(near);
                 let kept = [
-                    format!("{check} CHECK ((({column} = org_id) OR ({column} = '00000000-0000-7000-8000-000000000000'::uuid)))"),
-                    format!("{check} CHECK (({column} = ANY (ARRAY[org_id, '00000000-0000-7000-8000-000000000000'::uuid])))"),
+                    format!(
+                        "{check} CHECK ((({column} = org_id) OR ({column} = '00000000-0000-7000-8000-000000000000'::uuid)))"
+                    ),
+                    format!(
+                        "{check} CHECK (({column} = ANY (ARRAY[org_id, '00000000-0000-7000-8000-000000000000'::uuid])))"
+                    ),
                 ];
                 if !checks.split("; ").any(|found| kept.iter().any(|kept| kept == found)) {
-                    problems.push(format!("foreign key {name} has no check {check} that keeps {column} near: {checks}"));
+                    problems.push(format!(
+                        "foreign key {name} has no check {check} that keeps {column} near: {checks}"
+                    ));
                 }
             }
             None => problems.push(format!("foreign key {name} refers to an organization's row by {by:?}")),
         }
     }
-    problems.extend(unused.iter().map(|name| format!("foreign key {name} is accepted and needs no exception")));
+    problems.extend(
+        unused
+            .iter()
+            .map(|name| format!("foreign key {name} is accepted and needs no exception")),
+    );
     problems
 }
 
@@ -251,14 +305,25 @@ async fn definers(client: &Client) -> Vec<String> {
     .await;
     let found: BTreeSet<&str> = found.iter().map(String::as_str).collect();
     let wanted: BTreeSet<&str> = DEFINERS.iter().copied().collect();
-    let added = found.difference(&wanted).map(|name| format!("function {name} runs as its definer and is not accepted"));
-    added.chain(wanted.difference(&found).map(|name| format!("function {name} is accepted and not there"))).collect()
+    let added = found
+        .difference(&wanted)
+        .map(|name| format!("function {name} runs as its definer and is not accepted"));
+    added
+        .chain(
+            wanted
+                .difference(&found)
+                .map(|name| format!("function {name} is accepted and not there")),
+        )
+        .collect()
 }
 
 /// The app role has no right on a table without a tenant but those listed.
 async fn rights_on_exempt_tables(client: &Client, tables: &[Table], exempt: &[Exempt]) -> Vec<String> {
     let mut problems = Vec::new();
-    for table in tables.iter().filter(|table| is_exempt(table, exempt) && table.slice != "board3") {
+    for table in tables
+        .iter()
+        .filter(|table| is_exempt(table, exempt) && table.slice != "board3")
+    {
         let app = format!("board3_{}_app", table.slice);
         for right in ["SELECT", "INSERT", "UPDATE", "DELETE"] {
             let has: bool = client
@@ -351,6 +416,9 @@ const RULES: &[&str] = &[
 
 /// The first column of every row.
 pub(crate) async fn texts(client: &Client, sql: &str) -> Vec<String> {
-    let rows = client.query(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    let rows = client
+        .query(sql, &[])
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     rows.iter().map(|row| row.get(0)).collect()
 }

@@ -17,7 +17,10 @@ async fn migrations_go_up_down_and_up_to_the_same_schema() {
         assert!(schema.len() > 50, "{}: {schema:#?}", slice.name);
         let mut reverted = migrate::revert_all(&url, slice).await.expect("migrations go down");
         let left = self::schema(&admin, slice.name).await;
-        let strange: Vec<_> = left.iter().filter(|line| !line.contains("__diesel_schema_migrations")).collect();
+        let strange: Vec<_> = left
+            .iter()
+            .filter(|line| !line.contains("__diesel_schema_migrations"))
+            .collect();
         assert!(strange.is_empty(), "{} leaves {strange:#?}", slice.name);
         let applied = migrate::up(&url, slice).await.expect("migrations go up again");
         reverted.reverse();

@@ -69,14 +69,18 @@ async fn a_login_that_never_entered_an_organization_sees_nothing() {
                 let platform = "00000000-0000-7000-8000-000000000000";
                 let sql = match table.name.as_str() {
                     "users" => "select id from identity.users".to_owned(),
-                    _ if role == Role::Worker => format!("select org_id from {} where created_at > now() - interval '1 hour'", table.full()),
+                    _ if role == Role::Worker => format!(
+                        "select org_id from {} where created_at > now() - interval '1 hour'",
+                        table.full()
+                    ),
                     _ => format!("select org_id from {} where org_id <> '{platform}'", table.full()),
                 };
                 match client.query(&sql, &[]).await {
                     Ok(rows) => assert!(rows.is_empty(), "{sql} as {role:?}: {} rows", rows.len()),
                     Err(error) => {
                         let code = error.code().map(|state| state.code().to_owned());
-                        let refused = code.as_deref() == Some("42501") || (role == Role::Worker && code.as_deref() == Some("42703"));
+                        let refused = code.as_deref() == Some("42501")
+                            || (role == Role::Worker && code.as_deref() == Some("42703"));
                         assert!(refused, "{sql} as {role:?}: {error:?}");
                     }
                 }
@@ -95,13 +99,24 @@ fn mutations(tables: &[Table]) -> Vec<Mutation> {
     let mut mutations = Vec::new();
     for (index, table) in tables.iter().enumerate() {
         let (full, slice) = (table.full(), &table.slice);
-        let mut add = |sql: String, met: bool| mutations.push(Mutation { sql, table: met.then_some(index) });
+        let mut add = |sql: String, met: bool| {
+            mutations.push(Mutation {
+                sql,
+                table: met.then_some(index),
+            })
+        };
         if table.org_id {
             add(format!("drop policy tenant on {full}"), true);
             add(format!("alter policy tenant on {full} using (true)"), true);
-            add(format!("alter policy tenant on {full} with check (true)"), table.name != "organizations" || slice != "identity");
+            add(
+                format!("alter policy tenant on {full} with check (true)"),
+                table.name != "organizations" || slice != "identity",
+            );
             add(format!("alter policy tenant on {full} to board3_{slice}_owner"), true);
-            add(format!("create policy wider on {full} for select to board3_{slice}_app using (true)"), true);
+            add(
+                format!("create policy wider on {full} for select to board3_{slice}_app using (true)"),
+                true,
+            );
         }
         add(format!("drop policy owner_all on {full}"), true);
         add(format!("alter table {full} disable row level security"), true);
@@ -126,7 +141,10 @@ async fn every_policy_is_missed_once_it_is_gone() {
     assert!(mutations.len() > 80, "{}", mutations.len());
     let mut unnoticed = Vec::new();
     for mutation in &mutations {
-        admin.batch_execute(&format!("begin; {}", mutation.sql)).await.unwrap_or_else(|error| panic!("{}: {error:?}", mutation.sql));
+        admin
+            .batch_execute(&format!("begin; {}", mutation.sql))
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error:?}", mutation.sql));
         if catalog::problems(&admin, &exempt).await == before {
             unnoticed.push(format!("by the catalog: {}", mutation.sql));
         }
@@ -186,8 +204,15 @@ async fn every_rule_of_the_catalog_refuses_its_breach() {
         .expect("an administrator can make tables");
     for breach in BREACHES {
         // A foreign key needs its other end.
-        let setting = if breach.contains("references designs.loose") { "create table designs.loose (id uuid primary key);" } else { "" };
-        admin.batch_execute(&format!("begin; {setting} {breach}")).await.unwrap_or_else(|error| panic!("{breach}: {error:?}"));
+        let setting = if breach.contains("references designs.loose") {
+            "create table designs.loose (id uuid primary key);"
+        } else {
+            ""
+        };
+        admin
+            .batch_execute(&format!("begin; {setting} {breach}"))
+            .await
+            .unwrap_or_else(|error| panic!("{breach}: {error:?}"));
         assert!(!catalog::problems(&admin, &exempt()).await.is_empty(), "{breach}");
         admin.batch_execute("rollback").await.expect("a transaction ends");
     }
@@ -197,9 +222,15 @@ async fn every_rule_of_the_catalog_refuses_its_breach() {
         "alter table designs.designs add constraint loose_fkey foreign key (org_id) references identity.organizations (org_id)",
     ] {
         let setting = "alter table designs.templates add constraint loose_key unique (id);";
-        admin.batch_execute(&format!("begin; {setting} {breach}")).await.unwrap_or_else(|error| panic!("{breach}: {error:?}"));
+        admin
+            .batch_execute(&format!("begin; {setting} {breach}"))
+            .await
+            .unwrap_or_else(|error| panic!("{breach}: {error:?}"));
         let problems = catalog::problems(&admin, &exempt()).await;
-        assert!(problems.iter().any(|problem| problem.starts_with("foreign key")), "{breach}: {problems:?}");
+        assert!(
+            problems.iter().any(|problem| problem.starts_with("foreign key")),
+            "{breach}: {problems:?}"
+        );
         admin.batch_execute("rollback").await.expect("a transaction ends");
     }
 }

@@ -15,9 +15,15 @@ pub(crate) struct Whose {
 }
 
 /// Two organizations, and the platform.
-pub(crate) const ADA: Whose = Whose { org: Uuid::from_u128(0x01900000_0000_7000_8000_00000000000a) };
-pub(crate) const BOB: Whose = Whose { org: Uuid::from_u128(0x01900000_0000_7000_8000_00000000000b) };
-pub(crate) const PLATFORM: Whose = Whose { org: Uuid::from_u128(0x00000000_0000_7000_8000_000000000000) };
+pub(crate) const ADA: Whose = Whose {
+    org: Uuid::from_u128(0x01900000_0000_7000_8000_00000000000a),
+};
+pub(crate) const BOB: Whose = Whose {
+    org: Uuid::from_u128(0x01900000_0000_7000_8000_00000000000b),
+};
+pub(crate) const PLATFORM: Whose = Whose {
+    org: Uuid::from_u128(0x00000000_0000_7000_8000_000000000000),
+};
 
 /// The rows that each organization has in a filled table: number 0 is two days old, number 1 is new.
 pub(crate) const NUMBERS: [u32; 2] = [0, 1];
@@ -74,7 +80,10 @@ impl Rows {
             )
             .await
             .expect("the catalog can be read");
-        let leads_to = keys.iter().map(|row| ((row.get(0), row.get(1)), (row.get(2), row.get(3)))).collect();
+        let leads_to = keys
+            .iter()
+            .map(|row| ((row.get(0), row.get(1)), (row.get(2), row.get(3))))
+            .collect();
         Rows { columns, leads_to }
     }
 
@@ -98,19 +107,32 @@ impl Rows {
             for whose in [ADA, BOB, PLATFORM] {
                 for number in NUMBERS {
                     let insert = format!("{} on conflict do nothing", self.insert(table, whose, number));
-                    client.batch_execute(&insert).await.unwrap_or_else(|error| panic!("{insert}: {error:?}"));
+                    client
+                        .batch_execute(&insert)
+                        .await
+                        .unwrap_or_else(|error| panic!("{insert}: {error:?}"));
                 }
             }
         }
-        client.batch_execute("reset session_replication_role").await.expect("a setting can be reset");
+        client
+            .batch_execute("reset session_replication_role")
+            .await
+            .expect("a setting can be reset");
     }
 
     /// The statement that writes a row.
     pub(crate) fn insert(&self, table: &str, whose: Whose, number: u32) -> String {
         let columns = &self.columns[table];
         let names: Vec<_> = columns.iter().map(|column| format!("\"{}\"", column.name)).collect();
-        let values: Vec<_> = columns.iter().map(|column| self.literal(table, column, whose, number)).collect();
-        format!("insert into {table} ({}) values ({})", names.join(", "), values.join(", "))
+        let values: Vec<_> = columns
+            .iter()
+            .map(|column| self.literal(table, column, whose, number))
+            .collect();
+        format!(
+            "insert into {table} ({}) values ({})",
+            names.join(", "),
+            values.join(", ")
+        )
     }
 
     /// The value of a column of type uuid.
@@ -136,8 +158,13 @@ impl Rows {
             ("bool", _) => "true".to_owned(),
             ("json" | "jsonb", _) => "'{}'".to_owned(),
             ("int2" | "int4" | "int8" | "numeric" | "float8", _) => format!("{}", id.as_u128() % 30_000 + 1),
-            ("timestamptz" | "timestamp" | "date", _) => format!("now() - interval '{} hours'", if number == 0 { 48 } else { 0 }),
-            (other, _) => panic!("{table}.{}: rows of type {other} are not known how to make", column.name),
+            ("timestamptz" | "timestamp" | "date", _) => {
+                format!("now() - interval '{} hours'", if number == 0 { 48 } else { 0 })
+            }
+            (other, _) => panic!(
+                "{table}.{}: rows of type {other} are not known how to make",
+                column.name
+            ),
         };
         if column.array { format!("array[{one}]") } else { one }
     }

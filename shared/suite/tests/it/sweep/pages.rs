@@ -1,0 +1,422 @@
+//! Every list page by page: each row of the organization exactly once, nobody else's, and tokens that open nothing else.
+
+use std::collections::BTreeSet;
+
+use api::{
+    designs::v1::{Design, UpdateDesignRequest},
+    policy::{METHODS, Method},
+};
+use futures_util::future::BoxFuture;
+use kit::Reason;
+use prost::Message;
+use prost_reflect::{DynamicMessage, Value};
+use prost_types::FieldMask;
+
+use super::{
+    rows,
+    wire::{reply, request, set, text, types},
+    world::{Tenant, World, add_template, canvas, method},
+};
+
+/// What the sweep must know of a list.
+struct List {
+    action: &'static str,
+    /// Adds at least four rows.
+    grow: for<'a> fn(&'a World, &'a Tenant) -> BoxFuture<'a, ()>,
+    /// How many rows the organization has, by the tables.
+    count: fn(&Tenant) -> String,
+    /// Another filter with rows, where there is a filter.
+    filter: Option<fn(&mut DynamicMessage, &Tenant)>,
+}
+
+const LISTS: &[List] = &[
+    List {
+        action: "audit.ListAuditLogs",
+        grow: |_, _| Box::pin(async {}),
+        count: |t| format!("select count(*) from audit.audit_logs where org_id = '{}'", t.owner.org),
+        filter: Some(|message, _| set(message, "action", "designs.CreateDesign")),
+    },
+    List {
+        action: "designs.ListDesigns",
+        grow: |w, t| {
+            Box::pin(async {
+                for _ in 0..4 {
+                    w.add_design(t).await;
+                }
+            })
+        },
+        count: |t| {
+            format!(
+                "select count(*) from designs.designs where org_id = '{}' and deleted_at is null",
+                t.owner.org
+            )
+        },
+        filter: Some(|message, tenant| set(message, "creator_id", &tenant.owner.user)),
+    },
+    List {
+        action: "designs.ListResources",
+        grow: |w, t| Box::pin(async { draw(w, t, &t.other_design, 4).await }),
+        count: |t| {
+            format!(
+                "select count(*) from designs.resources where design_id = '{}'",
+                t.design.id
+            )
+        },
+        filter: Some(|message, tenant| set(message, "design_id", &tenant.other_design.id)),
+    },
+    List {
+        action: "designs.ListVersions",
+        grow: |w, t| {
+            Box::pin(async {
+                w.publish(t, &t.other_design.id).await;
+                for nodes in 4..8 {
+                    for design in [&t.design, &t.other_design] {
+                        draw(w, t, design, nodes).await;
+                        w.publish(t, &design.id).await;
+                    }
+                }
+            })
+        },
+        count: |t| {
+            format!(
+                "select count(*) from designs.design_versions where design_id = '{}'",
+                t.design.id
+            )
+        },
+        filter: Some(|message, tenant| set(message, "design_id", &tenant.other_design.id)),
+    },
+    List {
+        action: "designs.ListTemplates",
+        grow: |w, t| {
+            Box::pin(async {
+                for _ in 0..4 {
+                    // The same name, so that a page ends between equals.
+                    add_template(&w.admin, &t.owner.org, "a template like others").await;
+                }
+            })
+        },
+        count: |t| {
+            let platform = "00000000-0000-7000-8000-000000000000";
+            format!(
+                "select count(*) from designs.templates where org_id in ('{}', '{platform}')",
+                t.owner.org
+            )
+        },
+        filter: Some(|message, _| set(message, "category", "starter")),
+    },
+    List {
+        action: "identity.ListMembers",
+        grow: |w, t| {
+            Box::pin(async {
+                for _ in 0..4 {
+                    w.add_member(t).await;
+                }
+            })
+        },
+        count: |t| {
+            format!(
+                "select count(*) from identity.organization_members where org_id = '{}'",
+                t.owner.org
+            )
+        },
+        filter: None,
+    },
+];
+
+/// Draws another canvas on a design.
+async fn draw(world: &World, tenant: &Tenant, design: &Design, nodes: usize) {
+    let etag = world
+        .house
+        .read_design(&tenant.owner, &design.id)
+        .await
+        .expect("GetDesign")
+        .etag;
+    let request = UpdateDesignRequest {
+        design_id: design.id.clone(),
+        design: Some(Design {
+            canvas: Some(canvas(nodes)),
+            ..Design::default()
+        }),
+        update_mask: Some(FieldMask {
+            paths: vec!["canvas".to_owned()],
+        }),
+        etag,
+        ..UpdateDesignRequest::default()
+    };
+    tenant
+        .owner
+        .designs(&world.house)
+        .update_design(request)
+        .await
+        .expect("UpdateDesign");
+}
+
+#[test]
+fn every_rpc_with_pages_is_walked() {
+    let paged = METHODS
+        .iter()
+        .filter(|method| types(method).0.get_field_by_name("page_token").is_some());
+    let paged: BTreeSet<&str> = paged.map(|method| method.action).collect();
+    assert_eq!(paged, LISTS.iter().map(|list| list.action).collect());
+    let sized = METHODS
+        .iter()
+        .filter(|method| types(method).0.get_field_by_name("page_size").is_some());
+    assert_eq!(sized.count(), paged.len());
+}
+
+#[tokio::test]
+async fn every_list_shows_each_row_once_and_no_foreign_one() {
+    let world = World::new().await;
+    for list in LISTS {
+        for tenant in [&world.a, &world.b] {
+            (list.grow)(&world, tenant).await;
+            world.credential(method(list.action), tenant).await;
+        }
+    }
+    world.quiet().await;
+    for list in LISTS {
+        let walker = Walker::new(&world, list, &world.a).await;
+        let count: i64 = world
+            .admin
+            .query_one(&(list.count)(&world.a), &[])
+            .await
+            .expect("an administrator sees everything")
+            .get(0);
+        let (one, _) = walker.walk(1).await;
+        assert_eq!(one.len() as i64, count, "{}", list.action);
+        assert!(
+            one.len() >= 4,
+            "{} has only {} rows to page through",
+            list.action,
+            one.len()
+        );
+        let distinct: BTreeSet<&Item> = one.iter().collect();
+        assert_eq!(distinct.len(), one.len(), "{} shows a row twice", list.action);
+        for size in [2, 3, 0, 1_000_000] {
+            let (rows, pages) = walker.walk(size).await;
+            assert_eq!(rows, one, "{} with pages of {size}", list.action);
+            let full = usize::try_from(size)
+                .ok()
+                .filter(|size| (1..=3).contains(size))
+                .unwrap_or(50);
+            assert!(
+                pages >= one.len().div_ceil(full.max(1)) || size == 1_000_000,
+                "{} with pages of {size}",
+                list.action
+            );
+        }
+        let theirs = Walker::new(&world, list, &world.b).await.walk(1_000).await.0;
+        assert!(theirs.len() >= 4);
+        let shared: Vec<_> = one
+            .iter()
+            .filter(|item| theirs.contains(item) && !item.platform)
+            .collect();
+        assert!(
+            shared.is_empty(),
+            "{} shows {shared:?} to two organizations",
+            list.action
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_page_token_opens_its_own_list_only() {
+    let world = World::new().await;
+    for list in LISTS {
+        for tenant in [&world.a, &world.b] {
+            (list.grow)(&world, tenant).await;
+            world.credential(method(list.action), tenant).await;
+        }
+    }
+    world.quiet().await;
+    let mut tokens = Vec::new();
+    for list in LISTS {
+        let (ours, theirs) = (
+            Walker::new(&world, list, &world.a).await,
+            Walker::new(&world, list, &world.b).await,
+        );
+        tokens.push((list, ours.first_token().await, theirs.first_token().await));
+    }
+    for (list, token, theirs) in &tokens {
+        let walker = Walker::new(&world, list, &world.a).await;
+        let refused = async |what: &str, token: &str| {
+            let mut message = walker.message(1, token);
+            let mut answer = world
+                .call(walker.method, &walker.credential, &message.encode_to_vec())
+                .await;
+            answer.what = format!("{} with a token {what}", list.action);
+            answer.refused(Reason::PageTokenInvalid);
+            // Whatever else the page may be.
+            message.set_field_by_name("page_size", Value::I32(1_000_000));
+            world
+                .call(walker.method, &walker.credential, &message.encode_to_vec())
+                .await
+                .refused(Reason::PageTokenInvalid);
+        };
+        refused("of another organization", theirs).await;
+        for (other, of_other, _) in &tokens {
+            if other.action != list.action {
+                refused(&format!("of {}", other.action), of_other).await;
+            }
+        }
+        if let Some(filter) = list.filter {
+            let mut filtered = walker.message(1, "");
+            filter(&mut filtered, &world.a);
+            let first = reply(
+                walker.method,
+                world
+                    .call(walker.method, &walker.credential, &filtered.encode_to_vec())
+                    .await
+                    .ok(),
+            );
+            let of_filter = text(&first, "next_page_token");
+            assert!(
+                !of_filter.is_empty(),
+                "{} has one page under another filter",
+                list.action
+            );
+            refused("of another filter", &of_filter).await;
+            set(&mut filtered, "page_token", token);
+            world
+                .call(walker.method, &walker.credential, &filtered.encode_to_vec())
+                .await
+                .refused(Reason::PageTokenInvalid);
+            set(&mut filtered, "page_token", &of_filter);
+            world
+                .call(walker.method, &walker.credential, &filtered.encode_to_vec())
+                .await
+                .ok();
+        }
+        let mut letters: Vec<char> = token.chars().collect();
+        let middle = letters.len() / 2;
+        letters[middle] = if letters[middle] == 'A' { 'B' } else { 'A' };
+        refused("with a changed letter", &letters.iter().collect::<String>()).await;
+        for nonsense in [
+            "7",
+            "!",
+            "AAAA",
+            &token[..token.len() - 4],
+            &format!("{token}AAAA"),
+            &"A".repeat(3_000),
+        ] {
+            refused("of nonsense", nonsense).await;
+        }
+        world
+            .call(
+                walker.method,
+                &walker.credential,
+                &walker.message(1_000_000, token).encode_to_vec(),
+            )
+            .await
+            .ok();
+    }
+}
+
+/// One list as one organization's caller pages through it.
+struct Walker<'a> {
+    world: &'a World,
+    method: &'static Method,
+    credential: String,
+    request: DynamicMessage,
+}
+
+impl<'a> Walker<'a> {
+    async fn new(world: &'a World, list: &List, tenant: &'a Tenant) -> Walker<'a> {
+        let (method, row) = rows()
+            .find(|(method, _)| method.action == list.action)
+            .expect("a list is an RPC");
+        let valid = (row.valid)(world, tenant).await;
+        Walker {
+            world,
+            method,
+            credential: world.credential(method, tenant).await,
+            request: request(method, &valid.message),
+        }
+    }
+
+    fn message(&self, size: i32, token: &str) -> DynamicMessage {
+        let mut message = self.request.clone();
+        message.set_field_by_name("page_size", Value::I32(size));
+        set(&mut message, "page_token", token);
+        message
+    }
+
+    async fn page(&self, size: i32, token: &str) -> (Vec<Item>, String) {
+        let answer = self
+            .world
+            .call(
+                self.method,
+                &self.credential,
+                &self.message(size, token).encode_to_vec(),
+            )
+            .await;
+        let reply = reply(self.method, answer.ok());
+        (items(&reply), text(&reply, "next_page_token"))
+    }
+
+    async fn first_token(&self) -> String {
+        let (_, token) = self.page(1, "").await;
+        assert!(!token.is_empty(), "{} has one page", self.method.action);
+        token
+    }
+
+    /// Every row, page by page, and how many pages there were.
+    async fn walk(&self, size: i32) -> (Vec<Item>, usize) {
+        let (mut rows, mut token, mut pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let (some, next) = self.page(size, &token).await;
+            let most = if size == 0 {
+                50
+            } else {
+                usize::try_from(size).expect("a size").min(1_000)
+            };
+            assert!(
+                some.len() <= most,
+                "{}: {} rows in a page of {size}",
+                self.method.action,
+                some.len()
+            );
+            assert!(
+                some.len() == most || next.is_empty(),
+                "{}: a page of {size} ends early",
+                self.method.action
+            );
+            rows.extend(some);
+            pages += 1;
+            if next.is_empty() {
+                return (rows, pages);
+            }
+            assert!(pages < 2_000, "{} has no end", self.method.action);
+            token = next;
+        }
+    }
+}
+
+/// The items of a page, each by what names it.
+fn items(reply: &DynamicMessage) -> Vec<Item> {
+    let mut lists = reply.fields().filter_map(|(_, value)| match value {
+        Value::List(items) => Some(items),
+        _ => None,
+    });
+    let items = lists.next().into_iter().flatten().filter_map(Value::as_message);
+    let named = items.map(|item| {
+        let name = ["id", "user_id", "number"]
+            .iter()
+            .find_map(|name| item.get_field_by_name(name))
+            .expect("an item has a name");
+        let platform = item
+            .get_field_by_name("platform")
+            .is_some_and(|value| value.as_bool() == Some(true));
+        let name = name.as_str().map_or_else(|| format!("{name:?}"), str::to_owned);
+        // Versions are numbered in each design.
+        let name = format!("{name} {}", text(item, "author_id"));
+        Item { name, platform }
+    });
+    named.collect()
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Item {
+    name: String,
+    platform: bool,
+}

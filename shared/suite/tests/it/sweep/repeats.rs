@@ -1,0 +1,150 @@
+//! Request ids: one effect and one answer, however often and at whatever moment a call is made.
+
+use std::collections::BTreeMap;
+
+use api::policy::METHODS;
+use kit::Reason;
+use prost::Message;
+use tonic_types::StatusExt;
+
+use super::{
+    rows,
+    wire::{Answer, reply, request, set, text},
+    world::World,
+};
+
+/// How many calls are made at the same moment.
+const AT_ONCE: usize = 6;
+
+type Tables = BTreeMap<String, (i64, String)>;
+
+#[tokio::test]
+async fn a_repeated_request_id_has_one_effect_and_one_answer() {
+    let world = World::new().await;
+    let tenant = &world.a;
+    let mut swept = 0;
+    for (method, row) in rows().filter(|(method, _)| method.takes_request_id) {
+        let once = (row.valid)(&world, tenant).await;
+        let twins = (row.valid)(&world, tenant).await;
+        let others = (row.valid)(&world, tenant).await;
+        let least = world.credential(method, tenant).await;
+        let caller = |valid: &super::Valid| valid.caller.clone().unwrap_or_else(|| least.clone());
+        // The first call of a key exchanges it.
+        let _ = world.call(method, &least, &[]).await;
+        world.quiet().await;
+
+        let before = world.tables(&[]).await;
+        let first = world.call(method, &caller(&once), &once.message).await;
+        first.ok();
+        world.quiet().await;
+        let after = world.tables(&[]).await;
+        let effect = grown(&before, &after);
+        assert!(
+            effect.values().sum::<i64>() > 1,
+            "{} has no effect: {effect:?}",
+            method.action
+        );
+
+        // Again: the same answer, or what was made, and not a row anywhere.
+        for _ in 0..2 {
+            let again = world.call(method, &caller(&once), &once.message).await;
+            answers_alike(method, &first, &again);
+        }
+        // With other arguments: refused.
+        let id = text(&request(method, &once.message), "request_id");
+        let mut other = request(method, once.other.as_ref().unwrap_or(&others.message));
+        set(&mut other, "request_id", &id);
+        world
+            .call(method, &caller(&once), &other.encode_to_vec())
+            .await
+            .refused(Reason::RequestIdReused);
+        world.quiet().await;
+        assert_eq!(world.tables(&[]).await, after, "{} again", method.action);
+
+        // At once: the effect of one.
+        let caller = caller(&twins);
+        let calls = (0..AT_ONCE).map(|_| world.call(method, &caller, &twins.message));
+        let answers = futures_util::future::join_all(calls).await;
+        world.quiet().await;
+        assert_eq!(
+            grown(&after, &world.tables(&[]).await),
+            effect,
+            "{} {AT_ONCE} times at once",
+            method.action
+        );
+        let (done, shown): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.result.is_ok());
+        assert!(
+            !done.is_empty() && (done.len() == 1 || !method.answers_secret),
+            "{}: {} done",
+            method.action,
+            done.len()
+        );
+        for answer in done.iter().skip(1).chain(&shown) {
+            answers_alike(method, done[0], answer);
+        }
+        swept += 1;
+    }
+    assert_eq!(swept, METHODS.iter().filter(|method| method.takes_request_id).count());
+    assert!(swept >= 9, "{swept}");
+}
+
+#[tokio::test]
+async fn request_ids_of_different_callers_and_calls_do_not_meet() {
+    let world = World::new().await;
+    let create = super::world::method("designs.CreateDesign");
+    let row = super::ROWS
+        .iter()
+        .find(|row| row.path == create.path)
+        .expect("it has a row");
+    let message = (row.valid)(&world, &world.a).await.message;
+    let key = world.key(&world.a, &["designs.design.write"]).await;
+    let mut made = std::collections::BTreeSet::new();
+    for credential in [&world.a.owner.access, &key, &world.b.owner.access] {
+        let answer = world.call(create, credential, &message).await;
+        let made_here = api::designs::v1::CreateDesignResponse::decode(answer.ok()).expect("an answer of the RPC");
+        assert!(made.insert(made_here.design.expect("a design").id));
+    }
+    // The same id for another RPC is another call.
+    let id = text(&request(create, &message), "request_id");
+    let invite = super::world::method("identity.InviteMember");
+    let row = super::ROWS
+        .iter()
+        .find(|row| row.path == invite.path)
+        .expect("it has a row");
+    let mut message = request(invite, &(row.valid)(&world, &world.a).await.message);
+    set(&mut message, "request_id", &id);
+    world
+        .call(invite, &world.a.owner.access, &message.encode_to_vec())
+        .await
+        .ok();
+}
+
+/// Which tables have more rows, and how many.
+fn grown(before: &Tables, after: &Tables) -> BTreeMap<String, i64> {
+    let grown = after
+        .iter()
+        .map(|(table, (rows, _))| (table.clone(), rows - before[table].0));
+    grown.filter(|(_, rows)| *rows != 0).collect()
+}
+
+/// The repeat's answer is the first one's, or names what that one made.
+fn answers_alike(method: &'static api::policy::Method, first: &Answer, again: &Answer) {
+    if !method.answers_secret {
+        assert_eq!(first.ok(), again.ok(), "{}", method.action);
+        return;
+    }
+    let made = reply(method, first.ok());
+    let id = match made
+        .get_field_by_name("api_key")
+        .as_deref()
+        .and_then(|key| key.as_message())
+    {
+        Some(key) => text(key, "id"),
+        None => text(&made, "invitation_id"),
+    };
+    let details = again.refused(Reason::SecretAlreadyShown).get_error_details();
+    let told = details
+        .error_info()
+        .and_then(|info| info.metadata.get("resource_id").cloned());
+    assert_eq!(told, Some(id), "{}", method.action);
+}

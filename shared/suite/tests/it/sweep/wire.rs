@@ -1,0 +1,253 @@
+//! Any RPC by its path, with any bytes as its message, and what must hold for every answer.
+
+use std::time::Duration;
+
+use api::policy::Method;
+use bytes::{Buf, BufMut};
+use kit::{Error, Reason};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, Value};
+use tonic::{
+    Request, Status,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    transport::Channel,
+};
+use tonic_types::StatusExt;
+use uuid::Uuid;
+
+/// What a call was answered.
+pub(crate) struct Answer {
+    /// The `x-request-id` that was sent.
+    pub(crate) id: String,
+    /// What was called, for messages of assertions.
+    pub(crate) what: String,
+    /// Every message, or the status.
+    pub(crate) result: Result<Vec<Vec<u8>>, Status>,
+    echoed: Vec<String>,
+}
+
+impl Answer {
+    /// The first message of an answer that is OK.
+    pub(crate) fn ok(&self) -> &[u8] {
+        self.echo();
+        match &self.result {
+            Ok(messages) => messages.first().unwrap_or_else(|| panic!("{}: no message", self.what)),
+            Err(status) => panic!("{}: {}", self.what, testkit::render::status(status)),
+        }
+    }
+
+    /// The status of a refusal with this reason. Every failure of the suite comes through here.
+    pub(crate) fn refused(&self, wanted: Reason) -> &Status {
+        self.refused_for(&[wanted])
+    }
+
+    /// The status of a refusal with one of these reasons.
+    pub(crate) fn refused_for(&self, wanted: &[Reason]) -> &Status {
+        self.echo();
+        let what = &self.what;
+        let status = match &self.result {
+            Ok(messages) => panic!("{what}: {} messages instead of {wanted:?}", messages.len()),
+            Err(status) => status,
+        };
+        let shown = testkit::render::status(status);
+        let details = status.get_error_details();
+        let info = details
+            .error_info()
+            .unwrap_or_else(|| panic!("{what}: no ErrorInfo: {shown}"));
+        assert_eq!(info.domain, "board3", "{what}");
+        let reason = Reason::from_str_name(&format!("ERROR_REASON_{}", info.reason));
+        let reason = reason.unwrap_or_else(|| panic!("{what}: {} is no reason", info.reason));
+        assert_eq!(Error::new(reason, "").code(), status.code(), "{what}: {shown}");
+        assert!(wanted.contains(&reason), "{what}: {shown} instead of {wanted:?}");
+        let told = details
+            .request_info()
+            .unwrap_or_else(|| panic!("{what}: no RequestInfo: {shown}"));
+        assert_eq!(told.request_id, self.id, "{what}");
+        assert_eq!(info.metadata.get("request_id"), Some(&self.id), "{what}");
+        let empty = details
+            .bad_request()
+            .is_none_or(|request| request.field_violations.is_empty());
+        assert!(
+            reason != Reason::InvalidRequest || !empty,
+            "{what}: no violation: {shown}"
+        );
+        for word in [
+            "ERROR:",
+            "relation \"",
+            "violates",
+            "panicked",
+            "diesel",
+            "postgres:",
+            "select ",
+            "insert ",
+        ] {
+            assert!(!shown.contains(word), "{what} tells {word:?}: {shown}");
+        }
+        status
+    }
+
+    /// The fields of an invalid request.
+    pub(crate) fn violations(&self) -> Vec<String> {
+        let details = self.refused(Reason::InvalidRequest).get_error_details();
+        let violations = details
+            .bad_request()
+            .into_iter()
+            .flat_map(|request| &request.field_violations);
+        violations.map(|violation| violation.field.clone()).collect()
+    }
+
+    /// The one `x-request-id` of the answer, whatever it is.
+    pub(crate) fn given(&self) -> &str {
+        let [given] = self.echoed.as_slice() else {
+            panic!("{}: {:?}", self.what, self.echoed)
+        };
+        given
+    }
+
+    fn echo(&self) {
+        assert_eq!(self.echoed, [self.id.as_str()], "{}: x-request-id", self.what);
+    }
+}
+
+/// A call with a message.
+pub(crate) async fn call(channel: &Channel, path: &str, credential: &str, message: &[u8]) -> Answer {
+    send(
+        channel,
+        path,
+        credential,
+        Some(message.to_vec()),
+        &format!("sweep-{}", Uuid::now_v7()),
+    )
+    .await
+}
+
+/// A call without a message: headers and an end.
+pub(crate) async fn call_without_message(channel: &Channel, path: &str, credential: &str) -> Answer {
+    send(channel, path, credential, None, &format!("sweep-{}", Uuid::now_v7())).await
+}
+
+/// A call under this `x-request-id`.
+pub(crate) async fn send(
+    channel: &Channel,
+    path: &str,
+    credential: &str,
+    message: Option<Vec<u8>>,
+    id: &str,
+) -> Answer {
+    let mut request = Request::new(futures_util::stream::iter(message));
+    request.set_timeout(Duration::from_secs(20));
+    let metadata = request.metadata_mut();
+    if !id.is_empty() {
+        metadata.insert("x-request-id", id.parse().expect("an id is ASCII"));
+    }
+    if !credential.is_empty() {
+        metadata.insert(
+            "authorization",
+            format!("Bearer {credential}").parse().expect("a credential is ASCII"),
+        );
+    }
+    let echoes = |metadata: &tonic::metadata::MetadataMap| {
+        let values = metadata.get_all("x-request-id").iter();
+        values
+            .map(|value| value.to_str().unwrap_or("?").to_owned())
+            .collect::<Vec<_>>()
+    };
+    let mut client = Grpc::new(channel.clone());
+    client.ready().await.expect("the service is there");
+    let route = path.parse().expect("a path");
+    let (result, echoed) = match client.streaming(request, route, Raw).await {
+        Err(status) => {
+            let echoed = echoes(status.metadata());
+            (Err(status), echoed)
+        }
+        Ok(response) => {
+            let echoed = echoes(response.metadata());
+            let mut stream = response.into_inner();
+            let mut messages = Vec::new();
+            let result = loop {
+                match stream.message().await {
+                    Ok(Some(message)) => messages.push(message),
+                    Ok(None) => break Ok(messages),
+                    Err(status) => break Err(status),
+                }
+            };
+            (result, echoed)
+        }
+    };
+    Answer {
+        id: id.to_owned(),
+        what: path.to_owned(),
+        result,
+        echoed,
+    }
+}
+
+/// Bytes as they are.
+#[derive(Clone, Copy)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Raw;
+    type Decoder = Raw;
+    fn encoder(&mut self) -> Raw {
+        Raw
+    }
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+    fn encode(&mut self, item: Vec<u8>, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = Status;
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining()).to_vec()))
+    }
+}
+
+/// The message types of an RPC: what it takes, and what it answers.
+pub(crate) fn types(method: &Method) -> (MessageDescriptor, MessageDescriptor) {
+    let pool = DescriptorPool::decode(api::DESCRIPTORS).expect("the descriptors are our own and whole");
+    let service = pool
+        .get_service_by_name(method.service)
+        .expect("the table is made from the protos");
+    let rpc = service
+        .methods()
+        .find(|rpc| rpc.name() == method.name)
+        .expect("the table is made from the protos");
+    (rpc.input(), rpc.output())
+}
+
+/// A request, to be changed by the names of its fields.
+pub(crate) fn request(method: &Method, message: &[u8]) -> DynamicMessage {
+    DynamicMessage::decode(types(method).0, message).expect("a fixture is a message of its RPC")
+}
+
+/// An answer, to be read by the names of its fields.
+pub(crate) fn reply(method: &Method, message: &[u8]) -> DynamicMessage {
+    DynamicMessage::decode(types(method).1, message).expect("an answer is a message of its RPC")
+}
+
+/// Sets a text.
+pub(crate) fn set(message: &mut DynamicMessage, field: &str, text: &str) {
+    message.set_field_by_name(field, Value::String(text.to_owned()));
+}
+
+/// Reads a text; empty where there is none.
+pub(crate) fn text(message: &DynamicMessage, field: &str) -> String {
+    message
+        .get_field_by_name(field)
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}

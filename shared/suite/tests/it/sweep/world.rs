@@ -1,0 +1,459 @@
+//! Two organizations in a suite of their own, the credentials that a sweep calls with, and what the tables hold.
+
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+
+use api::{
+    designs::v1::{Canvas, CreateDesignRequest, Design, Edge, EdgeKind, Node, Position, PublishDesignRequest, Size},
+    identity::v1::InviteMemberRequest,
+    policy::{METHODS, Method, PERMISSIONS, Scope},
+};
+use kit::{
+    auth::token::{AccessClaims, SigningKey},
+    ids::{OrgId, Principal, UserId},
+};
+use tokio_postgres::Client;
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+use super::wire::{self, Answer};
+use crate::{
+    house::{House, SLICES, eventually},
+    story::{Person, blank, request_id},
+};
+
+/// A suite with two organizations.
+pub(crate) struct World {
+    pub(crate) house: House,
+    pub(crate) admin: Client,
+    pub(crate) a: Tenant,
+    pub(crate) b: Tenant,
+    channels: BTreeMap<&'static str, Channel>,
+    keys: tokio::sync::Mutex<BTreeMap<(String, Vec<&'static str>), String>>,
+    peers: Mutex<BTreeMap<String, String>>,
+}
+
+/// An organization with one of everything.
+pub(crate) struct Tenant {
+    pub(crate) owner: Person,
+    /// Published, with three nodes.
+    pub(crate) design: Design,
+    pub(crate) other_design: Design,
+    /// A member without a permission.
+    pub(crate) member: String,
+    /// A role that no other organization has.
+    pub(crate) role: String,
+    pub(crate) template: String,
+    pub(crate) audit_log: String,
+    /// An open invitation for somebody's address.
+    pub(crate) invitation: String,
+}
+
+impl World {
+    /// A new suite, quiet.
+    pub(crate) async fn new() -> World {
+        let house = House::open().await;
+        let admin = house.database().admin().await;
+        let channels = SLICES.map(|slice| (slice, house.door(slice).channel())).into();
+        let (a, b) = (
+            Tenant::new(&house, &admin, "ada").await,
+            Tenant::new(&house, &admin, "bob").await,
+        );
+        let world = World {
+            house,
+            admin,
+            a,
+            b,
+            channels,
+            keys: tokio::sync::Mutex::default(),
+            peers: Mutex::default(),
+        };
+        world.quiet().await;
+        world
+    }
+
+    /// The channel to a service.
+    pub(crate) fn channel(&self, slice: &str) -> &Channel {
+        &self.channels[slice]
+    }
+
+    /// A call to the service that has the RPC; to identity where all have it.
+    pub(crate) async fn call(&self, method: &Method, credential: &str, message: &[u8]) -> Answer {
+        wire::call(self.channel(places(method)[0]), method.path, credential, message).await
+    }
+
+    /// An API key of an organization with these scopes, made once.
+    pub(crate) async fn key(&self, tenant: &Tenant, scopes: &[&'static str]) -> String {
+        let name = (tenant.owner.org.clone(), scopes.to_vec());
+        let mut keys = self.keys.lock().await;
+        if let Some(key) = keys.get(&name) {
+            return key.clone();
+        }
+        let key = self.house.api_key(&tenant.owner, scopes).await.secret;
+        keys.insert(name, key.clone());
+        key
+    }
+
+    /// A key that may do everything but this.
+    pub(crate) async fn key_without(&self, tenant: &Tenant, permission: &str) -> String {
+        let others: Vec<_> = PERMISSIONS
+            .iter()
+            .copied()
+            .filter(|other| *other != permission)
+            .collect();
+        self.key(tenant, &others).await
+    }
+
+    /// The credential that a call to an RPC needs at least, in an organization.
+    pub(crate) async fn credential(&self, method: &Method, tenant: &Tenant) -> String {
+        match method.scope {
+            Scope::Public => String::new(),
+            Scope::User => tenant.owner.access.clone(),
+            Scope::Organization => self.key(tenant, &[method.permission]).await,
+            Scope::Peer => self.peer("designs"),
+        }
+    }
+
+    /// A token of a service.
+    pub(crate) fn peer(&self, slice: &str) -> String {
+        let mut peers = self.peers.lock().unwrap();
+        peers
+            .entry(slice.to_owned())
+            .or_insert_with(|| self.service_key(slice).sign_service("test", slice))
+            .clone()
+    }
+
+    /// The key that a service signs with.
+    pub(crate) fn service_key(&self, slice: &str) -> SigningKey {
+        let environment = self.house.environment(slice);
+        let (_, seed) = environment
+            .iter()
+            .find(|(name, _)| name == "BOARD3_SERVICE_KEY")
+            .expect("every service has one");
+        key_of(seed)
+    }
+
+    /// The key that access tokens are signed with.
+    pub(crate) fn signing_key(&self) -> SigningKey {
+        key_of(&self.house.secrets().signing_key)
+    }
+
+    /// What a genuine token of a person says, but for its end.
+    pub(crate) fn claims(&self, person: &Person, ends_in: i64) -> AccessClaims {
+        let now = std::time::SystemTime::now();
+        let by = Duration::from_secs(ends_in.unsigned_abs());
+        AccessClaims {
+            principal: Principal::User(UserId(id(&person.user))),
+            org: Some(OrgId(id(&person.org))),
+            session: id(&person.session),
+            epoch: 1,
+            permission_version: 1,
+            expires_at: if ends_in < 0 { now - by } else { now + by },
+        }
+    }
+
+    /// Credentials that nobody may come in with, and what is wrong with each.
+    pub(crate) fn refused_credentials(&self, tenant: &Tenant) -> Vec<(&'static str, String)> {
+        let (key, claims) = (self.signing_key(), self.claims(&tenant.owner, 300));
+        let stranger = SigningKey::from_seed(&[42; 32]);
+        let genuine = &tenant.owner.access;
+        let mut forged = genuine.clone().into_bytes();
+        let middle = forged.len() / 2;
+        forged[middle] = if forged[middle] == b'A' { b'B' } else { b'A' };
+        vec![
+            ("garbage", "garbage".to_owned()),
+            ("a token cut short", genuine[..genuine.len() - 30].to_owned()),
+            (
+                "a token with a changed letter",
+                String::from_utf8(forged).expect("base64 is ASCII"),
+            ),
+            (
+                "an expired token",
+                key.sign_access("test", &self.claims(&tenant.owner, -1)),
+            ),
+            ("a token of another environment", key.sign_access("production", &claims)),
+            ("a token of an unknown key", stranger.sign_access("test", &claims)),
+            (
+                "a service's token with an access key",
+                key.sign_service("test", "designs"),
+            ),
+            (
+                "an access token with a service's key",
+                self.service_key("designs").sign_access("test", &claims),
+            ),
+            (
+                "a service's token of another environment",
+                self.service_key("designs").sign_service("production", "designs"),
+            ),
+            (
+                "a service in another's name",
+                self.service_key("designs").sign_service("test", "identity"),
+            ),
+            (
+                "an API key that was never made",
+                kit::crypto::ApiKey::generate("test").expose().to_owned(),
+            ),
+            ("half an API key", "b3_test_abcdefghijkl_short".to_owned()),
+        ]
+    }
+
+    /// A user without a session who is a member without a permission.
+    pub(crate) async fn add_member(&self, tenant: &Tenant) -> String {
+        add_member(&self.admin, &tenant.owner.org).await
+    }
+
+    /// A new design of an organization, with three nodes.
+    pub(crate) async fn add_design(&self, tenant: &Tenant) -> Design {
+        let request = CreateDesignRequest {
+            canvas: Some(canvas(3)),
+            ..blank("a design of the sweep")
+        };
+        let answer = tenant.owner.designs(&self.house).create_design(request).await;
+        answer
+            .expect("CreateDesign")
+            .into_inner()
+            .design
+            .expect("CreateDesign answers the design")
+    }
+
+    /// A version of a design.
+    pub(crate) async fn publish(&self, tenant: &Tenant, design: &str) {
+        let request = PublishDesignRequest {
+            design_id: design.to_owned(),
+            ..PublishDesignRequest::default()
+        };
+        tenant
+            .owner
+            .designs(&self.house)
+            .publish_design(request)
+            .await
+            .expect("PublishDesign");
+    }
+
+    /// Waits until every event has a position and every consumer has come to it.
+    pub(crate) async fn quiet(&self) {
+        let unplaced = SLICES.map(|slice| format!("(select count(*) from {slice}.outbox where position is null)"));
+        let unread = CONSUMED.map(|(reader, source)| {
+            format!(
+                "(select count(*) from {source}.relay_head h where h.position > 0 and not exists (
+                   select from {reader}.cursors c where c.source = '{source}' and c.position >= h.position))"
+            )
+        });
+        let sql = format!("select {} + {}", unplaced.join(" + "), unread.join(" + "));
+        eventually("all events are delivered", Duration::from_secs(20), async || {
+            let open: i64 = self
+                .admin
+                .query_one(&sql, &[])
+                .await
+                .expect("an administrator sees everything")
+                .get(0);
+            (open == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// Rows and a hash of every table, but for what a mere call moves: when a session or key was last used.
+    ///
+    /// `but` names tables to leave out. A refusal that the trail must hold is written to the outbox, gets its position
+    /// and is read by consumers: with [`TRAIL`] left out, nothing else may change.
+    pub(crate) async fn tables(&self, but: &[&str]) -> BTreeMap<String, (i64, String)> {
+        let listed = "select schemaname || '.' || tablename from pg_tables
+            where schemaname in ('identity', 'designs', 'audit') order by 1";
+        let mut held = BTreeMap::new();
+        for row in self.admin.query(listed, &[]).await.expect("the catalog can be read") {
+            let table: String = row.get(0);
+            let name = table.split_once('.').map_or("", |(_, name)| name);
+            if but.contains(&name) {
+                continue;
+            }
+            let sql = format!(
+                "select count(*), coalesce(md5(string_agg(h, '' order by h)), '') from (
+                   select md5((to_jsonb(t) - 'last_seen_at' - 'idle_expires_at' - 'last_used_at')::text) as h from {table} t) rows"
+            );
+            let row = self
+                .admin
+                .query_one(&sql, &[])
+                .await
+                .expect("an administrator sees everything");
+            held.insert(table, (row.get(0), row.get(1)));
+        }
+        held
+    }
+
+    /// The rows of the trail that a call left: organization, action, outcome, reason, actor's kind, resource's type.
+    pub(crate) async fn trail(&self, request_id: &str) -> Vec<[String; 6]> {
+        let sql = "select org_id::text, coalesce(action, ''), coalesce(outcome::text, ''), coalesce(reason, ''),
+            coalesce(actor_kind::text, ''), coalesce(resource_type, '') from audit.audit_logs where request_id = $1";
+        let rows = self
+            .admin
+            .query(sql, &[&request_id])
+            .await
+            .expect("an administrator sees everything");
+        rows.iter()
+            .map(|row| [0, 1, 2, 3, 4, 5].map(|column| row.get(column)))
+            .collect()
+    }
+}
+
+/// Who reads whose events.
+const CONSUMED: [(&str, &str); 5] = [
+    ("audit", "identity"),
+    ("audit", "designs"),
+    ("audit", "audit"),
+    ("designs", "identity"),
+    ("designs", "designs"),
+];
+
+/// What a refusal may add to: events on their way, and the trail itself.
+pub(crate) const TRAIL: &[&str] = &["outbox", "relay_head", "inbox", "cursors", "audit_logs"];
+
+impl Tenant {
+    async fn new(house: &House, admin: &Client, name: &str) -> Tenant {
+        let owner = house.sign_up(name).await;
+        let role = format!("only {name}'s");
+        for role in [role.as_str(), "bare", "idle"] {
+            let sql = "insert into identity.roles (org_id, id, name) values ($1::text::uuid, gen_random_uuid(), $2)";
+            admin
+                .execute(sql, &[&owner.org, &role])
+                .await
+                .expect("an administrator makes a role");
+        }
+        let member = add_member(admin, &owner.org).await;
+        let template = add_template(admin, &owner.org, "a template of the sweep").await;
+        let request = CreateDesignRequest {
+            canvas: Some(canvas(3)),
+            ..blank("a design of the sweep")
+        };
+        let made = owner
+            .designs(house)
+            .create_design(request)
+            .await
+            .expect("CreateDesign")
+            .into_inner();
+        let design = made.design.expect("CreateDesign answers the design");
+        let other_design = house.design(&owner, "another design of the sweep").await;
+        let publish = PublishDesignRequest {
+            design_id: design.id.clone(),
+            ..PublishDesignRequest::default()
+        };
+        owner
+            .designs(house)
+            .publish_design(publish)
+            .await
+            .expect("PublishDesign");
+        let design = house.read_design(&owner, &design.id).await.expect("GetDesign");
+        let invitation = InviteMemberRequest {
+            email: format!("{}@example.test", Uuid::now_v7().simple()),
+            role: "bare".to_owned(),
+            request_id: request_id(),
+        };
+        let invited = owner
+            .organizations(house)
+            .invite_member(invitation)
+            .await
+            .expect("InviteMember")
+            .into_inner();
+        let audit_log = eventually("the trail holds a row", Duration::from_secs(20), async || {
+            let sql = "select id::text from audit.audit_logs where org_id = $1::text::uuid limit 1";
+            let row = admin
+                .query_opt(sql, &[&owner.org])
+                .await
+                .expect("an administrator sees everything");
+            row.map(|row| row.get::<_, String>(0))
+        })
+        .await;
+        Tenant {
+            owner,
+            design,
+            other_design,
+            member,
+            role,
+            template,
+            audit_log,
+            invitation: invited.token,
+        }
+    }
+}
+
+/// The services that have an RPC.
+pub(crate) fn places(method: &Method) -> Vec<&'static str> {
+    match SLICES.iter().find(|slice| **slice == method.slice) {
+        Some(slice) => vec![slice],
+        None => SLICES.to_vec(),
+    }
+}
+
+/// An RPC by the end of its path.
+pub(crate) fn method(action: &str) -> &'static Method {
+    METHODS
+        .iter()
+        .find(|method| method.action == action)
+        .unwrap_or_else(|| panic!("there is no {action}"))
+}
+
+/// A member without a permission, written by an administrator.
+async fn add_member(admin: &Client, org: &str) -> String {
+    let (user, unique) = (Uuid::now_v7().to_string(), Uuid::new_v4().simple().to_string());
+    let sql = "insert into identity.users (id, email, username, first_name, last_name, password_hash)
+        values ($1::text::uuid, $2, $3, 'Member', 'Testson', 'none')";
+    admin
+        .execute(sql, &[&user, &format!("{unique}@example.test"), &unique])
+        .await
+        .expect("an administrator makes a user");
+    let sql = "insert into identity.organization_members (org_id, user_id, role_org_id, role_id)
+        select org_id, $2::text::uuid, org_id, id from identity.roles where org_id = $1::text::uuid and name = 'bare'";
+    admin
+        .execute(sql, &[&org, &user])
+        .await
+        .expect("an administrator makes a member");
+    user
+}
+
+/// A template of an organization, written by an administrator.
+pub(crate) async fn add_template(admin: &Client, org: &str, name: &str) -> String {
+    let template = Uuid::now_v7().to_string();
+    let sql = "insert into designs.templates (org_id, id, name, description, category, cloud_provider, canvas, canvas_hash)
+        select $1::text::uuid, $2::text::uuid, $3, '', 'starter', cloud_provider, canvas, canvas_hash from designs.templates
+        where org_id = '00000000-0000-7000-8000-000000000000' order by name limit 1";
+    admin
+        .execute(sql, &[&org, &template, &name])
+        .await
+        .expect("an administrator makes a template");
+    template
+}
+
+/// A canvas with so many nodes, and an edge where there are two.
+pub(crate) fn canvas(nodes: usize) -> Canvas {
+    let node = |n: usize| Node {
+        id: format!("node-{n}"),
+        resource_type: "terraform_data".to_owned(),
+        name: format!("thing_{n}"),
+        position: Some(Position {
+            x: 10.0 * n as f64,
+            y: 20.0,
+        }),
+        size: Some(Size {
+            width: 160.0,
+            height: 80.0,
+        }),
+        ..Node::default()
+    };
+    let edge = Edge {
+        from: "node-0".to_owned(),
+        to: "node-1".to_owned(),
+        kind: EdgeKind::DependsOn.into(),
+    };
+    Canvas {
+        nodes: (0..nodes).map(node).collect(),
+        edges: if nodes > 1 { vec![edge] } else { Vec::new() },
+    }
+}
+
+fn key_of(seed: &str) -> SigningKey {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(seed, &mut bytes).expect("a key is 64 hex digits");
+    SigningKey::from_seed(&bytes)
+}
+
+fn id(text: &str) -> Uuid {
+    text.parse().expect("an id is a UUID")
+}
