@@ -397,7 +397,9 @@ fn service_key(slice: &str) -> SigningKey {
 
 fn service_seed(slice: &str) -> [u8; 32] {
     let mut seed = [9; 32];
-    seed.iter_mut().zip(slice.bytes()).for_each(|(byte, letter)| *byte = letter);
+    seed.iter_mut()
+        .zip(slice.bytes())
+        .for_each(|(byte, letter)| *byte = letter);
     seed
 }
 

@@ -1,8 +1,11 @@
-//! Request ids and their end.
+//! Request ids and their end, and what becomes of calls and readiness while PostgreSQL is frozen or gone.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use api::identity::v1::{
@@ -13,16 +16,19 @@ use api::identity::v1::{
 use kit::{
     auth::scope::{OrgScope, admitted},
     config::Env,
-    db::{About, Db, requests::prune},
+    db::{About, Db, migrate, requests::prune},
     ids::OrgId,
     service::{Build, Parts, Service},
 };
-use testkit::serve::{Caller, Served};
+use testkit::{
+    serve::{Caller, Served},
+    servers::{Place, Postgres},
+};
 use tonic::{Request, Response, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
-use crate::events::SLICE;
+use crate::{events::SLICE, eventually};
 
 /// Members whose user name is the number of times that they were written.
 const COUNTED: Service = Service {
@@ -144,6 +150,62 @@ async fn pruning_forgets_what_is_older_than_a_day_and_nothing_else() {
     assert_eq!(prune(&served.running.kit.worker).await.unwrap(), 0);
     let left = "select count(*) from audit.requests";
     assert_eq!(admin.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_database_makes_the_service_unready_and_a_stopped_one_is_named() {
+    let server = Postgres::start(Place::Scratch).await.unwrap();
+    migrate::prepare(&server.admin_url()).await.unwrap();
+    migrate::up(&server.url("board3_migrate", "postgres"), &SLICE)
+        .await
+        .unwrap();
+    let served = testkit::serve::serve_with(
+        COUNTED,
+        &[
+            ("DATABASE_URL", &server.url(&SLICE.app(), "postgres")),
+            ("DATABASE_WORKER_URL", &server.url(&SLICE.worker(), "postgres")),
+        ],
+    )
+    .await;
+    drop(std::panic::take_hook());
+    let mut caller = caller(&served);
+    assert_eq!(write(&mut caller, Uuid::new_v4(), "viewer").await.unwrap(), "0");
+    let ready = async || {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(served.running.http).await.unwrap();
+        let ask = b"GET /health/ready HTTP/1.0\r\n\r\n";
+        stream.write_all(ask).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.lines().next().unwrap().contains(" 200 ")
+    };
+
+    // The postmaster takes no new connections then, and the sessions say nothing.
+    let (admin, connection) = tokio_postgres::connect(&server.admin_url(), tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    server.process().pause().await.unwrap();
+    let sessions = "select pid::text from pg_stat_activity where usename like 'board3%'";
+    let sessions = admin.query(sessions, &[]).await.unwrap();
+    let pids: Vec<String> = sessions.iter().map(|row| row.get(0)).collect();
+    let signal = |signal: &str| std::process::Command::new("kill").arg(signal).args(&pids).status();
+    assert!(signal("-STOP").unwrap().success());
+    let unready = tokio::time::timeout(Duration::from_secs(20), async {
+        while ready().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let _ = signal("-CONT");
+    server.process().resume().await.unwrap();
+    assert!(unready.is_ok(), "it is ready while the database is frozen");
+    eventually(ready).await;
+
+    server.process().kill().await.unwrap();
+    let cause = async || write(&mut caller.clone(), Uuid::new_v4(), "viewer").await.unwrap_err();
+    eventually(async || cause().await == "DEPENDENCY_UNAVAILABLE").await;
+    assert_eq!(cause().await, "DEPENDENCY_UNAVAILABLE");
 }
 
 #[tokio::test(flavor = "multi_thread")]

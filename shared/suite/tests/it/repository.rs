@@ -247,7 +247,10 @@ fn every_service_message_and_field_is_described_and_limits_are_told() {
         }
         for service in file.services() {
             let said = comments.get(service.path()).map(String::as_str).unwrap_or_default();
-            if !said.contains("essages are at most") {
+            if !["essages are at most", "equests are at most"]
+                .iter()
+                .any(|limit| said.contains(limit))
+            {
                 silent.push(format!("{}: how large a message may be", service.full_name()));
             }
         }
