@@ -61,7 +61,6 @@ pub(crate) struct Table {
     pub(crate) slice: String,
     pub(crate) name: String,
     pub(crate) kind: String,
-    pub(crate) owner: String,
     pub(crate) enabled: bool,
     pub(crate) forced: bool,
     pub(crate) org_id: bool,
@@ -102,7 +101,7 @@ pub(crate) fn is_exempt(table: &Table, exempt: &[Exempt]) -> bool {
 pub(crate) async fn tables(client: &Client) -> Vec<Table> {
     let rows = client
         .query(
-            "select n.nspname::text, c.relname::text, c.relkind::text, pg_get_userbyid(c.relowner)::text,
+            "select n.nspname::text, c.relname::text, c.relkind::text,
                c.relrowsecurity, c.relforcerowsecurity, exists (
                  select from pg_attribute a
                  where a.attrelid = c.oid and a.attname = 'org_id' and a.atttypid = 'uuid'::regtype and a.attnotnull)
@@ -118,10 +117,9 @@ pub(crate) async fn tables(client: &Client) -> Vec<Table> {
             slice: row.get(0),
             name: row.get(1),
             kind: row.get(2),
-            owner: row.get(3),
-            enabled: row.get(4),
-            forced: row.get(5),
-            org_id: row.get(6),
+            enabled: row.get(3),
+            forced: row.get(4),
+            org_id: row.get(5),
         })
         .collect()
 }

@@ -148,10 +148,10 @@ async fn every_policy_is_missed_once_it_is_gone() {
         if catalog::problems(&admin, &exempt).await == before {
             unnoticed.push(format!("by the catalog: {}", mutation.sql));
         }
-        if let Some(index) = mutation.table {
-            if behaviour::problems(&admin, &rows, &tables[index]).await.is_empty() {
-                unnoticed.push(format!("by what roles meet: {}", mutation.sql));
-            }
+        if let Some(index) = mutation.table
+            && behaviour::problems(&admin, &rows, &tables[index]).await.is_empty()
+        {
+            unnoticed.push(format!("by what roles meet: {}", mutation.sql));
         }
         admin.batch_execute("rollback").await.expect("a transaction ends");
     }

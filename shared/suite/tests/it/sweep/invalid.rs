@@ -238,10 +238,10 @@ fn break_field(
     wanted: &dyn Fn(&str) -> bool,
 ) -> bool {
     let kind = field.kind();
-    if let Kind::Message(inner) = &kind {
-        if inner.package_name().starts_with("board3.") {
-            return break_inner(message, field, inner, path, way, row, wanted);
-        }
+    if let Kind::Message(inner) = &kind
+        && inner.package_name().starts_with("board3.")
+    {
+        return break_inner(message, field, inner, path, way, row, wanted);
     }
     let id = above_is_top(path) && field.name().ends_with("_id") && !row.texts.contains(&field.name());
     let value = match &kind {

@@ -11,7 +11,7 @@ pub(crate) struct Row {
     /// A call that succeeds once.
     pub(crate) valid: for<'a> fn(&'a World, &'a Tenant) -> BoxFuture<'a, Valid>,
     /// Every field that names something of an organization, and what another organization's is answered.
-    pub(crate) foreign: &'static [(&'static str, Foreign, fn(&Tenant) -> String)],
+    pub(crate) foreign: &'static [(&'static str, Foreign, IdOf)],
     /// The fields that a message without any is told to have.
     pub(crate) required: &'static [&'static str],
     /// Fields and what is below them that hold no wrong value, or are not read.
@@ -19,6 +19,9 @@ pub(crate) struct Row {
     /// Fields that look like ids and are any text.
     pub(crate) texts: &'static [&'static str],
 }
+
+/// The id of something that a tenant has.
+pub(crate) type IdOf = fn(&Tenant) -> String;
 
 /// A call that succeeds once.
 pub(crate) struct Valid {
