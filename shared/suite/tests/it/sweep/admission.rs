@@ -10,7 +10,7 @@ use super::{
     world::{TRAIL, World, places},
 };
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_comes_in_without_a_valid_credential() {
     let world = World::new().await;
     let calls = prepared(&world, &world.a).await;
@@ -39,7 +39,7 @@ async fn nobody_comes_in_without_a_valid_credential() {
     all_succeed(&world, &calls).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_permission_that_an_rpc_names_opens_it() {
     let world = World::new().await;
     let calls = prepared(&world, &world.a).await;

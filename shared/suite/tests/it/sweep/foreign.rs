@@ -12,7 +12,7 @@ use super::{
     world::{TRAIL, World},
 };
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_organizations_ids_are_not_there() {
     let world = World::new().await;
     let calls = prepared(&world, &world.a).await;

@@ -12,7 +12,7 @@ use tonic_types::StatusExt;
 use super::{
     Prepared, prepared,
     row::Row,
-    wire::{call_without_message, request, types},
+    wire::{call_without_message, limit, request, types},
     world::{TRAIL, World, places},
 };
 
@@ -28,7 +28,7 @@ enum Way {
     TooLong,
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_broken_field_is_told_alone_and_with_all_others() {
     let world = World::new().await;
     let calls = prepared(&world, &world.a).await;
@@ -127,7 +127,7 @@ async fn all_at_once(
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_without_a_readable_message_is_refused() {
     let world = World::new().await;
     let calls = prepared(&world, &world.a).await;
@@ -151,11 +151,7 @@ async fn a_call_without_a_readable_message_is_refused() {
             let answer = world.call(method, credential, garbage).await;
             assert_eq!(answer.violations(), ["message"], "{} with {garbage:?}", method.action);
         }
-        let limit = if method.service.contains(".designs.") || method.service.contains(".events.") {
-            4 << 20
-        } else {
-            64 << 10
-        };
+        let limit = limit(method);
         let answer = world.call(method, credential, &padded(&valid.message, limit + 1)).await;
         let details = answer.refused(Reason::MessageTooLarge).get_error_details();
         let told = details
@@ -170,11 +166,7 @@ async fn a_call_without_a_readable_message_is_refused() {
         ..
     } in &calls
     {
-        let limit = if method.service.contains(".designs.") || method.service.contains(".events.") {
-            4 << 20
-        } else {
-            64 << 10
-        };
+        let limit = limit(method);
         world
             .call(method, credential, &padded(&valid.message, limit))
             .await

@@ -1,6 +1,7 @@
 //! The sweeps: every RPC of the suite against the running suite, each refusal with the positive control beside it.
 //!
 //! There is one row per RPC in [`fixtures::ROWS`]; an RPC without one and a row without an RPC fail.
+//! The tests have more than one thread, so that connections close while a suite ends instead of holding it up.
 
 mod admission;
 mod fixtures;

@@ -164,7 +164,7 @@ fn every_rpc_with_pages_is_walked() {
     assert_eq!(sized.count(), paged.len());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_list_shows_each_row_once_and_no_foreign_one() {
     let world = World::new().await;
     for list in LISTS {
@@ -219,7 +219,7 @@ async fn every_list_shows_each_row_once_and_no_foreign_one() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_token_opens_its_own_list_only() {
     let world = World::new().await;
     for list in LISTS {

@@ -18,7 +18,7 @@ const AT_ONCE: usize = 6;
 
 type Tables = BTreeMap<String, (i64, String)>;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeated_request_id_has_one_effect_and_one_answer() {
     let world = World::new().await;
     let tenant = &world.a;
@@ -88,7 +88,7 @@ async fn a_repeated_request_id_has_one_effect_and_one_answer() {
     assert!(swept >= 9, "{swept}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn request_ids_of_different_callers_and_calls_do_not_meet() {
     let world = World::new().await;
     let create = super::world::method("designs.CreateDesign");

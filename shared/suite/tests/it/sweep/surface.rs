@@ -30,7 +30,7 @@ fn services(slice: &str) -> BTreeSet<String> {
     own.chain(common).map(str::to_owned).collect()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reflection_lists_exactly_the_routes() {
     let world = World::new().await;
     let calls = prepared(&world, &world.a).await;
@@ -86,7 +86,7 @@ async fn reflection_lists_exactly_the_routes() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_knows_each_service_by_name() {
     let world = World::new().await;
     for slice in SLICES {
@@ -113,7 +113,7 @@ async fn health_knows_each_service_by_name() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_without_a_usable_request_id_is_given_one() {
     let world = World::new().await;
     let path = "/board3.designs.v1.DesignService/ListDesigns";

@@ -23,7 +23,7 @@ fn new_id() -> String {
     format!("trail-{}", Uuid::now_v7())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_audited_success_leaves_one_row_and_a_read_none() {
     let world = World::new().await;
     let calls = prepared(&world, &world.a).await;
@@ -106,7 +106,7 @@ async fn an_audited_success_leaves_one_row_and_a_read_none() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_denial_leaves_one_row_and_a_failure_none() {
     let world = World::new().await;
     let calls = prepared(&world, &world.a).await;

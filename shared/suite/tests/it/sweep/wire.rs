@@ -229,6 +229,32 @@ pub(crate) fn types(method: &Method) -> (MessageDescriptor, MessageDescriptor) {
     (rpc.input(), rpc.output())
 }
 
+/// The most bytes of a message, as the service's comment tells it.
+pub(crate) fn limit(method: &Method) -> usize {
+    let (input, _) = types(method);
+    let service = input
+        .parent_pool()
+        .get_service_by_name(method.service)
+        .expect("the table is made from the protos");
+    let file = service.parent_file();
+    let locations = file
+        .file_descriptor_proto()
+        .source_code_info
+        .iter()
+        .flat_map(|info| &info.location);
+    let comment = locations
+        .filter(|it| it.path == service.path())
+        .find_map(|it| it.leading_comments.clone());
+    let comment = comment.unwrap_or_default();
+    let told = comment
+        .split(" are at most ")
+        .nth(1)
+        .unwrap_or_else(|| panic!("{} tells no limit", method.service));
+    let (number, unit) = told.split_once(' ').expect("a number and a unit");
+    let unit = if unit.starts_with("MiB") { 1 << 20 } else { 1 << 10 };
+    number.parse::<usize>().expect("a number and a unit") * unit
+}
+
 /// A request, to be changed by the names of its fields.
 pub(crate) fn request(method: &Method, message: &[u8]) -> DynamicMessage {
     DynamicMessage::decode(types(method).0, message).expect("a fixture is a message of its RPC")
