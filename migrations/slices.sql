@@ -19,6 +19,8 @@ declare
   slices constant text[] := array[
     'identity',
     'designs',
+    'terraform_state',
+    'pipelines',
     'audit'
   ];
   slice text;

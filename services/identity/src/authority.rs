@@ -65,7 +65,7 @@ impl Keeper {
                     Ok(state.is_some_and(|state| state.active && state.user_id == user && state.epoch <= epoch))
                 }
                 Principal::ApiKey(id) => Ok(id == session.0 && store::lookup::api_key_active(tx, ApiKeyId(id)).await?),
-                Principal::Service(_) | Principal::Anonymous => Ok(false),
+                Principal::Job(_) | Principal::Service(_) | Principal::Anonymous => Ok(false),
             })
             .await
     }

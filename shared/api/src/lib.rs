@@ -42,6 +42,22 @@ pub mod designs {
         tonic::include_proto!("board3.designs.v1");
     }
 }
+/// `board3.terraform_state.v1`.
+pub mod terraform_state {
+    /// States, their locks and what has drifted.
+    #[allow(missing_docs)]
+    pub mod v1 {
+        tonic::include_proto!("board3.terraform_state.v1");
+    }
+}
+/// `board3.pipelines.v1`.
+pub mod pipelines {
+    /// Pipelines, executions, runners and jobs.
+    #[allow(missing_docs)]
+    pub mod v1 {
+        tonic::include_proto!("board3.pipelines.v1");
+    }
+}
 /// `board3.audit.v1`.
 pub mod audit {
     /// The trail of who did what.

@@ -266,15 +266,27 @@ fn code(reason: Reason) -> Code {
             Code::Unauthenticated
         }
         Reason::PermissionMissing | Reason::CallerNotAllowed | Reason::Escalation => Code::PermissionDenied,
-        Reason::OrganizationRequired | Reason::InvitationInvalid | Reason::LastOwner | Reason::EpochChanged => {
-            Code::FailedPrecondition
-        }
+        Reason::OrganizationRequired
+        | Reason::InvitationInvalid
+        | Reason::LastOwner
+        | Reason::EpochChanged
+        | Reason::StateLocked
+        | Reason::LockMismatch
+        | Reason::SerialConflict
+        | Reason::LeaseLost
+        | Reason::LogSealed
+        | Reason::ExecutionFinished
+        | Reason::DesignNotPublished
+        | Reason::DesignInvalid => Code::FailedPrecondition,
         Reason::ResourceNotFound => Code::NotFound,
         Reason::EtagMismatch | Reason::Conflict => Code::Aborted,
         Reason::RateLimited | Reason::MessageTooLarge => Code::ResourceExhausted,
-        Reason::Overloaded | Reason::DependencyUnavailable | Reason::RevocationUnknown => Code::Unavailable,
+        Reason::Overloaded | Reason::DependencyUnavailable | Reason::RevocationUnknown | Reason::KeyMissing => {
+            Code::Unavailable
+        }
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
-        Reason::EventsPruned => Code::OutOfRange,
+        Reason::EventsPruned | Reason::LogGap => Code::OutOfRange,
+        Reason::ContentCorrupt => Code::DataLoss,
         Reason::MethodUnknown => Code::Unimplemented,
         Reason::Internal | Reason::Unspecified => Code::Internal,
     }

@@ -94,6 +94,8 @@ pub enum Principal {
     User(UserId),
     /// An API key, by its id.
     ApiKey(Uuid),
+    /// A runner's job, by its id: one attempt at one stage, by its credential.
+    Job(Uuid),
     /// A service of the suite, by its slice.
     Service(&'static str),
     /// Nobody known.
@@ -105,7 +107,7 @@ impl Principal {
     pub fn user(self) -> Option<UserId> {
         match self {
             Principal::User(user) => Some(user),
-            Principal::ApiKey(_) | Principal::Service(_) | Principal::Anonymous => None,
+            Principal::ApiKey(_) | Principal::Job(_) | Principal::Service(_) | Principal::Anonymous => None,
         }
     }
 }
@@ -115,6 +117,7 @@ impl fmt::Display for Principal {
         match self {
             Principal::User(id) => write!(f, "user:{id}"),
             Principal::ApiKey(id) => write!(f, "key:{id}"),
+            Principal::Job(id) => write!(f, "job:{id}"),
             Principal::Service(slice) => write!(f, "service:{slice}"),
             Principal::Anonymous => f.write_str("anonymous"),
         }

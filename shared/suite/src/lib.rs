@@ -15,7 +15,13 @@ pub mod verbs;
 use kit::service::Service;
 
 /// The services, in the order in which they are started.
-pub const SERVICES: [Service; 3] = [identity::SERVICE, designs::SERVICE, audit::SERVICE];
+pub const SERVICES: [Service; 5] = [
+    identity::SERVICE,
+    designs::SERVICE,
+    terraform_state::SERVICE,
+    pipelines::SERVICE,
+    audit::SERVICE,
+];
 
 /// Random bytes as lower-case hex.
 pub(crate) fn random_hex(bytes: usize) -> anyhow::Result<String> {

@@ -206,7 +206,7 @@ impl Author {
                 kind: PrincipalKind::ApiKey,
                 id: PrincipalId(id),
             }),
-            Principal::Service(_) | Principal::Anonymous => {
+            Principal::Job(_) | Principal::Service(_) | Principal::Anonymous => {
                 Err(Error::internal(format!("{principal} makes no designs")))
             }
         }

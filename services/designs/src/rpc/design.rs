@@ -290,5 +290,7 @@ fn tell(tx: &mut Tx, design: &Design, deleted: bool) {
         design_id: design.id.to_string(),
         revision: design.revision,
         deleted,
+        name: design.name.to_string(),
+        latest_version: design.latest_version,
     }));
 }

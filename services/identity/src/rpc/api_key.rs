@@ -31,7 +31,7 @@ impl ApiKeyService for Identity {
                 Principal::ApiKey(id) => store::api_key::find_active(tx, ApiKeyId(id))
                     .await?
                     .map(|key| (key.creator_id, Some(key.expires_at))),
-                Principal::Service(_) | Principal::Anonymous => None,
+                Principal::Job(_) | Principal::Service(_) | Principal::Anonymous => None,
             };
             let (creator, latest) =
                 maker.ok_or_else(|| Error::new(Reason::CallerNotAllowed, "only users and keys make keys"))?;

@@ -50,7 +50,7 @@ pub(crate) async fn held(tx: &mut Tx, principal: Principal) -> Result<Held> {
             };
             Ok(Held::of(&key.scopes).cut_by(&held_by_member(tx, key.creator_id).await?))
         }
-        Principal::Service(_) | Principal::Anonymous => Ok(Held::default()),
+        Principal::Job(_) | Principal::Service(_) | Principal::Anonymous => Ok(Held::default()),
     }
 }
 

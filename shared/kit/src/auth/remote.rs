@@ -96,7 +96,7 @@ fn wire(principal: Principal) -> Result<(PrincipalKind, Uuid)> {
     match principal {
         Principal::User(id) => Ok((PrincipalKind::User, id.0)),
         Principal::ApiKey(id) => Ok((PrincipalKind::ApiKey, id)),
-        Principal::Service(_) | Principal::Anonymous => {
+        Principal::Job(_) | Principal::Service(_) | Principal::Anonymous => {
             Err(Error::internal("only users and API keys hold permissions"))
         }
     }

@@ -140,7 +140,15 @@ impl Revocations {
                     *entry = (entry.0.max(changed.permission_version), now);
                 }
             }
-            Some(Payload::UserChanged(_) | Payload::DesignChanged(_)) | None => {}
+            Some(
+                Payload::UserChanged(_)
+                | Payload::DesignChanged(_)
+                | Payload::StateWritten(_)
+                | Payload::DriftChecked(_)
+                | Payload::ExecutionChanged(_)
+                | Payload::JobEnded(_),
+            )
+            | None => {}
         }
     }
 

@@ -156,6 +156,7 @@ fn actor(principal: Principal) -> Actor {
     let (kind, id) = match principal {
         Principal::User(id) => (ActorKind::User, id.to_string()),
         Principal::ApiKey(id) => (ActorKind::ApiKey, id.to_string()),
+        Principal::Job(id) => (ActorKind::Job, id.to_string()),
         Principal::Service(slice) => (ActorKind::Service, slice.to_owned()),
         Principal::Anonymous => (ActorKind::Anonymous, String::new()),
     };

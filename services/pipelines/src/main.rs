@@ -1,0 +1,5 @@
+//! The pipelines service.
+
+fn main() -> std::process::ExitCode {
+    kit::main(pipelines::SERVICE)
+}

@@ -1,0 +1,3 @@
+//! The agent that runs pipeline stages.
+
+fn main() {}

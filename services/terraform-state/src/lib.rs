@@ -1,0 +1,23 @@
+//! The terraform-state service.
+
+use diesel_migrations::embed_migrations;
+use kit::{
+    config::Env,
+    db::migrate::Slice,
+    service::{Build, Kit, Parts, Service},
+};
+
+/// The service.
+pub const SERVICE: Service = Service {
+    slice: &SLICE,
+    configure,
+};
+
+static SLICE: Slice = Slice {
+    name: "terraform_state",
+    migrations: embed_migrations!("../../migrations/terraform-state"),
+};
+
+fn configure(_: &mut Env) -> Option<Build> {
+    Some(Box::new(|_: Kit| Box::pin(async move { Ok(Parts::new()) })))
+}

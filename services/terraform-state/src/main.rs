@@ -1,0 +1,5 @@
+//! The terraform-state service.
+
+fn main() -> std::process::ExitCode {
+    kit::main(terraform_state::SERVICE)
+}
