@@ -23,6 +23,9 @@ fn names(slice: &str) -> Vec<&'static str> {
     if slice == "identity" {
         names.extend(["BOARD3_SIGNING_KEY", "PASSWORD_PEPPER", "API_KEY_PEPPER"]);
     }
+    if slice == "terraform_state" {
+        names.push("TERRAFORM_STATE_ENCRYPTION_KEY");
+    }
     names
 }
 

@@ -21,7 +21,8 @@ pub struct Layout {
 impl Layout {
     /// A suite that keeps its files in `dir`.
     ///
-    /// Its ports are gRPC `base`+1…5 and HTTP `base`+11…15, without a base those of the documentation.
+    /// Its ports are gRPC `base`+1…5, HTTP `base`+11…15 (the runner's `base`+16) and Terraform's `base`+20, without a
+    /// base those of the documentation.
     pub fn new(dir: &Path, base: Option<u16>) -> Result<Layout> {
         ensure!(
             base.is_none_or(|base| (1024..=65_500).contains(&base)),
@@ -43,7 +44,7 @@ impl Layout {
         for _ in 0..100 {
             let mut random = [0; 2];
             getrandom::fill(&mut random).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
-            let layout = Layout::new(dir, Some(10_000 + u16::from_le_bytes(random) % 1_000 * 20))?;
+            let layout = Layout::new(dir, Some(10_000 + u16::from_le_bytes(random) % 800 * 25))?;
             if layout.taken_ports().is_empty() {
                 return Ok(layout);
             }
@@ -97,17 +98,33 @@ impl Layout {
         format!("127.0.0.1:{}", self.ports.map_or(http, |base| base + 11 + place))
     }
 
+    /// Where terraform-state serves Terraform's HTTP backend.
+    pub fn terraform(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.map_or(8080, |base| base + 20))
+    }
+
+    /// Where the runner serves health.
+    pub fn runner(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.map_or(9056, |base| base + 16))
+    }
+
+    /// Where the runner works.
+    pub fn runner_dir(&self) -> PathBuf {
+        self.dir.join("runner")
+    }
+
     /// Those of the suite's addresses that cannot be listened on.
     pub fn taken_ports(&self) -> Vec<String> {
         let addresses = SERVICES.iter().flat_map(|s| [self.grpc(s.slice), self.http(s.slice)]);
         addresses
+            .chain([self.terraform(), self.runner()])
             .filter(|address| TcpListener::bind(address).is_err())
             .collect()
     }
 
     /// Removes the suite's files, and nothing else that lies in its directory.
     pub fn remove(&self) -> Result<()> {
-        for made in ["keys", "log", "postgres", "env", "control", "postgres.log"] {
+        for made in ["keys", "log", "postgres", "env", "control", "postgres.log", "runner"] {
             let path = self.dir.join(made);
             let removed = if path.is_dir() {
                 fs::remove_dir_all(&path)

@@ -20,23 +20,26 @@ use crate::variables::Variables;
 /// Until this long after their start all services must be ready.
 const START: Duration = Duration::from_secs(60);
 
-/// One service's process.
+/// The runner's name among the processes and its logs.
+pub const RUNNER: &str = "runner";
+
+/// A process of the suite.
 pub struct Process {
-    service: Service,
+    name: &'static str,
     guard: Guard,
     http: String,
 }
 
-/// All services' processes; dropping them ends them.
+/// The processes of all services, and the runner's; dropping them ends them.
 pub struct Processes(Vec<Process>);
 
 impl Processes {
     /// Starts every service; `more` is added to each one's environment.
     pub fn start(layout: &Layout, keys: &Keys, backing: &Backing, more: &Variables) -> Result<Processes> {
         std::fs::create_dir_all(layout.dir().join("log"))?;
-        let binaries = binaries()?;
-        let missing: Vec<_> = binaries
-            .iter()
+        let binaries = SERVICES.map(|service| binary(service.slice.name));
+        let binaries = binaries.into_iter().collect::<Result<Vec<_>>>()?;
+        let missing: Vec<_> = (binaries.iter().chain([&binary(RUNNER)?]))
             .filter(|path| !path.exists())
             .map(|path| path.display().to_string())
             .collect();
@@ -54,7 +57,7 @@ impl Processes {
             command.envs(environment(layout, keys, backing, &service)?).envs(more);
             let guard = Guard::spawn(&command, "TERM", None, &layout.log(service.slice.name))?;
             processes.push(Process {
-                service,
+                name: service.slice.name,
                 guard,
                 http: layout.http(service.slice),
             });
@@ -62,9 +65,29 @@ impl Processes {
         Ok(Processes(processes))
     }
 
-    /// The process of a slice, for killing, freezing and starting it again.
-    pub fn of(&self, slice: &str) -> &Guard {
-        let mut own = self.0.iter().filter(|process| process.service.slice.name == slice);
+    /// Starts a runner that works with this API key.
+    pub fn start_runner(&mut self, layout: &Layout, api_key: &str) -> Result<()> {
+        let mut command = Command::new(binary(RUNNER)?);
+        command.env("BOARD3_RUNNER_NAME", "local");
+        command
+            .env("BOARD3_RUNNER_API_KEY", api_key)
+            .env("BOARD3_RUNNER_DIR", layout.runner_dir())
+            .env("BOARD3_HTTP_LISTEN", layout.runner());
+        for (name, value) in addresses(layout) {
+            command.env(name, value);
+        }
+        let guard = Guard::spawn(&command, "TERM", None, &layout.log(RUNNER))?;
+        self.0.push(Process {
+            name: RUNNER,
+            guard,
+            http: layout.runner(),
+        });
+        Ok(())
+    }
+
+    /// The process of a slice or the runner, for killing and freezing it.
+    pub fn of(&self, name: &str) -> &Guard {
+        let mut own = self.0.iter().filter(|process| process.name == name);
         &own.next().expect("every service has a process").guard
     }
 
@@ -72,7 +95,7 @@ impl Processes {
     pub async fn ready(&self) -> Result<()> {
         let deadline = Instant::now() + START;
         for process in &self.0 {
-            let name = process.service.slice.name;
+            let name = process.name;
             while !is_ready(&process.http).await {
                 if let Some(message) = self.ended() {
                     bail!(message);
@@ -96,11 +119,7 @@ impl Processes {
         let ended = self.0.iter().filter(|process| !process.guard.alive());
         let messages: Vec<_> = ended
             .map(|p| {
-                format!(
-                    "{} ended; its last words:\n{}",
-                    p.service.slice.name,
-                    p.guard.log_tail()
-                )
+                format!("{} ended; its last words:\n{}", p.name, p.guard.log_tail())
             })
             .collect();
         (!messages.is_empty()).then(|| messages.join("\n"))
@@ -116,7 +135,8 @@ impl Processes {
     }
 }
 
-fn binaries() -> Result<Vec<PathBuf>> {
+/// The program of a slice or the runner.
+pub(crate) fn binary(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("the path of this program")?;
     let dir = own.parent().context("the directory of this program")?;
     // Test binaries lie one level deeper.
@@ -125,10 +145,7 @@ fn binaries() -> Result<Vec<PathBuf>> {
     } else {
         dir
     };
-    Ok(SERVICES
-        .iter()
-        .map(|s| dir.join(format!("board3-{}", s.slice.name.replace('_', "-"))))
-        .collect())
+    Ok(dir.join(format!("board3-{}", name.replace('_', "-"))))
 }
 
 /// Everything that a service reads from its environment.
@@ -146,8 +163,11 @@ fn environment(layout: &Layout, keys: &Keys, backing: &Backing, service: &Servic
     set("DATABASE_WORKER_URL", backing.url(&slice.worker())?);
     set("REDIS_URL", backing.redis_url().to_owned());
     set("BOARD3_PEER_KEYS", keys.peer_keys()?);
-    for peer in SERVICES {
-        set(&address_variable(&peer), format!("http://{}", layout.grpc(peer.slice)));
+    for (name, value) in addresses(layout) {
+        set(&name, value);
+    }
+    if slice.name == "terraform_state" {
+        set("BOARD3_TERRAFORM_LISTEN", layout.terraform());
     }
     for (name, value) in keys.of(slice.name) {
         set(name, value.to_owned());
@@ -155,9 +175,20 @@ fn environment(layout: &Layout, keys: &Keys, backing: &Backing, service: &Servic
     Ok(variables)
 }
 
-/// `BOARD3_IDENTITY` and so on: where a service is reached.
-pub(crate) fn address_variable(service: &Service) -> String {
-    format!("BOARD3_{}", service.slice.name.to_uppercase())
+/// `BOARD3_IDENTITY` and so on: where the services and Terraform's backend are reached.
+pub(crate) fn addresses(layout: &Layout) -> Variables {
+    let mut addresses: Variables = SERVICES
+        .iter()
+        .map(|service| {
+            let name = format!("BOARD3_{}", service.slice.name.to_uppercase());
+            (name, format!("http://{}", layout.grpc(service.slice)))
+        })
+        .collect();
+    addresses.insert(
+        "BOARD3_TERRAFORM_HTTP".into(),
+        format!("http://{}", layout.terraform()),
+    );
+    addresses
 }
 
 async fn is_ready(address: &str) -> bool {

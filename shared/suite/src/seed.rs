@@ -27,9 +27,17 @@ pub struct Administrator {
     pub password: String,
     /// May do everything in the administrator's organization.
     pub api_key: String,
+    /// The suite's own runner works with it.
+    pub runner_api_key: String,
 }
 
-/// Makes the administrator, the organization and the API key at `identity` unless they are there.
+/// The kept API keys: what each is called and may do.
+const KEYS: [(&str, &str, &str); 2] = [
+    ("BOARD3_API_KEY", "administrator", "*.*.*"),
+    ("BOARD3_RUNNER_API_KEY", "runner", "pipelines.runner.work"),
+];
+
+/// Makes the administrator, the organization and the API keys at `identity` unless they are there.
 pub async fn seed(layout: &Layout, identity: &str) -> Result<Administrator> {
     let mut kept = Kept::open(&layout.dir().join("keys"), "administrator")?;
     // Letters of both cases and digits, whatever a password policy asks for.
@@ -38,31 +46,52 @@ pub async fn seed(layout: &Layout, identity: &str) -> Result<Administrator> {
         .timeout(Duration::from_secs(20))
         .connect()
         .await?;
-    let mut auth = AuthServiceClient::new(channel.clone());
-
-    if let Some(api_key) = kept.get("BOARD3_API_KEY").map(str::to_owned) {
-        match auth
-            .exchange_api_key(ExchangeApiKeyRequest {
-                api_key: api_key.clone(),
-            })
-            .await
-        {
-            Ok(_) => {
-                return Ok(Administrator {
-                    email: EMAIL.into(),
-                    password,
-                    api_key,
-                });
+    let mut access_token = None;
+    let mut api_keys = Vec::new();
+    for (variable, name, scope) in KEYS {
+        let known = kept.get(variable).map(str::to_owned);
+        let api_key = match known {
+            Some(api_key) if is_good(&channel, &api_key).await? => api_key,
+            _ => {
+                let token = match &access_token {
+                    Some(token) => token,
+                    None => access_token.insert(sign_in(layout, &channel, &password).await?),
+                };
+                let api_key = made(&channel, token, name, scope).await?;
+                kept.set(variable, &api_key)?;
+                api_key
             }
-            // Of a database that is gone, or a key that is over.
-            Err(status) if status.code() == Code::Unauthenticated => {}
-            Err(status) => return Err(told("ExchangeApiKey", &status)),
-        }
+        };
+        api_keys.push(api_key);
     }
+    kept.set("BOARD3_ADMIN_EMAIL", EMAIL)?;
+    let [api_key, runner_api_key] = <[String; 2]>::try_from(api_keys).expect("one of each");
+    Ok(Administrator {
+        email: EMAIL.into(),
+        password,
+        api_key,
+        runner_api_key,
+    })
+}
 
+/// Whether a kept key is known here; it is not in another database, or when it is over.
+async fn is_good(channel: &Channel, api_key: &str) -> Result<bool> {
+    let request = ExchangeApiKeyRequest {
+        api_key: api_key.to_owned(),
+    };
+    match AuthServiceClient::new(channel.clone()).exchange_api_key(request).await {
+        Ok(_) => Ok(true),
+        Err(status) if status.code() == Code::Unauthenticated => Ok(false),
+        Err(status) => Err(told("ExchangeApiKey", &status)),
+    }
+}
+
+/// The administrator's access token; signs up first where there is no administrator.
+async fn sign_in(layout: &Layout, channel: &Channel, password: &str) -> Result<String> {
+    let mut auth = AuthServiceClient::new(channel.clone());
     let login = LoginRequest {
         email: EMAIL.into(),
-        password: password.clone(),
+        password: password.to_owned(),
         device: "board3 seed".into(),
         ..Default::default()
     };
@@ -72,7 +101,7 @@ pub async fn seed(layout: &Layout, identity: &str) -> Result<Administrator> {
             let sign_up = SignUpRequest {
                 email: EMAIL.into(),
                 username: "admin".into(),
-                password: password.clone(),
+                password: password.to_owned(),
                 first_name: "Board3".into(),
                 last_name: "Administrator".into(),
                 organization_name: "Board3".into(),
@@ -93,29 +122,24 @@ pub async fn seed(layout: &Layout, identity: &str) -> Result<Administrator> {
         }
         Err(status) => return Err(told("Login", &status)),
     };
-    let tokens = tokens.context("Login answered no tokens")?;
+    Ok(tokens.context("Login answered no tokens")?.access_token)
+}
 
+async fn made(channel: &Channel, access_token: &str, name: &str, scope: &str) -> Result<String> {
     let mut request = Request::new(CreateApiKeyRequest {
-        name: "administrator".into(),
-        scopes: vec!["*.*.*".into()],
+        name: name.into(),
+        scopes: vec![scope.into()],
         expires_at: Some((SystemTime::now() + KEY_LIFETIME).into()),
         ..Default::default()
     });
     request
         .metadata_mut()
-        .insert("authorization", format!("Bearer {}", tokens.access_token).parse()?);
-    let made = ApiKeyServiceClient::new(channel).create_api_key(request).await;
-    let api_key = made
+        .insert("authorization", format!("Bearer {access_token}").parse()?);
+    let made = ApiKeyServiceClient::new(channel.clone()).create_api_key(request).await;
+    Ok(made
         .map_err(|status| told("CreateApiKey", &status))?
         .into_inner()
-        .secret;
-    kept.set("BOARD3_ADMIN_EMAIL", EMAIL)?;
-    kept.set("BOARD3_API_KEY", &api_key)?;
-    Ok(Administrator {
-        email: EMAIL.into(),
-        password,
-        api_key,
-    })
+        .secret)
 }
 
 fn told(rpc: &str, status: &Status) -> anyhow::Error {

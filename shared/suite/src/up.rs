@@ -14,7 +14,7 @@ use crate::backing::Backing;
 use crate::control::{self, Control};
 use crate::keys::Keys;
 use crate::layout::Layout;
-use crate::processes::{Processes, address_variable};
+use crate::processes::{Processes, RUNNER, addresses};
 use crate::seed::{Administrator, seed};
 use crate::variables::{self, Variables};
 
@@ -42,10 +42,12 @@ impl Suite {
         let keys = Keys::kept_in(&layout.dir().join("keys"))?;
         let backing = Backing::start(&layout).await?;
         backing.migrate().await?;
-        let processes = Processes::start(&layout, &keys, &backing, more)?;
+        let mut processes = Processes::start(&layout, &keys, &backing, more)?;
         processes.ready().await?;
         let identity = format!("http://{}", layout.grpc(identity::SERVICE.slice));
         let administrator = seed(&layout, &identity).await.context("the administrator")?;
+        processes.start_runner(&layout, &administrator.runner_api_key)?;
+        processes.ready().await?;
         let suite = Suite {
             processes,
             backing,
@@ -64,14 +66,8 @@ impl Suite {
 
     /// What the env file holds.
     fn variables(&self) -> Variables {
-        let mut variables = Variables::new();
+        let mut variables = addresses(&self.layout);
         let mut set = |name: &str, value: &str| variables.insert(name.to_owned(), value.to_owned());
-        for service in SERVICES {
-            set(
-                &address_variable(&service),
-                &format!("http://{}", self.layout.grpc(service.slice)),
-            );
-        }
         set("BOARD3_ADMIN_EMAIL", &self.administrator.email);
         set("BOARD3_ADMIN_PASSWORD", &self.administrator.password);
         set("BOARD3_API_KEY", &self.administrator.api_key);
@@ -183,6 +179,9 @@ fn described(layout: &Layout) -> String {
         let log = shown(&layout.log(name));
         let _ = writeln!(text, "{name:<18} {:<18} {http:<30} {log}", layout.grpc(service.slice));
     }
+    let (http, log) = (format!("http://{}/health", layout.runner()), shown(&layout.log(RUNNER)));
+    let _ = writeln!(text, "{RUNNER:<18} {:<18} {http:<30} {log}", "");
+    let _ = writeln!(text, "\nTerraform's backend is http://{}/v1/states/NAME.", layout.terraform());
     let (designs, audit) = (layout.grpc(designs::SERVICE.slice), layout.grpc(audit::SERVICE.slice));
     let calls = [
         (&designs, "board3.designs.v1.TemplateService/ListTemplates", "{}"),

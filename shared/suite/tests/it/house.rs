@@ -25,7 +25,7 @@ use tonic::{
 use uuid::Uuid;
 
 /// The slices that there are services of.
-pub(crate) const SLICES: [&str; 3] = ["identity", "designs", "audit"];
+pub(crate) const SLICES: [&str; 5] = ["identity", "designs", "terraform_state", "pipelines", "audit"];
 
 /// A service that is not ready after this has failed.
 const START: Duration = Duration::from_secs(30);
@@ -34,6 +34,7 @@ const START: Duration = Duration::from_secs(30);
 pub(crate) struct House {
     // Dropped in this order: processes before what they use.
     services: BTreeMap<&'static str, Service>,
+    terraform: SocketAddr,
     redis: Redis,
     database: Database,
     secrets: Secrets,
@@ -60,6 +61,7 @@ pub(crate) struct Door {
 #[derive(Clone, Debug)]
 pub(crate) struct Secrets {
     pub(crate) encryption_key: String,
+    pub(crate) state_key: String,
     pub(crate) signing_key: String,
     pub(crate) password_pepper: String,
     pub(crate) api_key_pepper: String,
@@ -83,6 +85,7 @@ impl House {
         let database = database(&SLICES.map(slice)).await;
         let mut house = House {
             services: BTreeMap::new(),
+            terraform: SocketAddr::from(([127, 0, 0, 1], 0)),
             redis,
             database,
             secrets: Secrets::new(),
@@ -91,7 +94,7 @@ impl House {
         };
         // Addresses must be known to all before any starts; somebody else may take a port in between.
         for attempt in 1.. {
-            house.services = house.places();
+            (house.services, house.terraform) = house.places();
             for slice in SLICES {
                 let own: Vec<_> = each
                     .iter()
@@ -128,6 +131,21 @@ impl House {
     /// audit's addresses.
     pub(crate) fn audit(&self) -> Door {
         self.door("audit")
+    }
+
+    /// terraform-state's addresses.
+    pub(crate) fn terraform_state(&self) -> Door {
+        self.door("terraform_state")
+    }
+
+    /// pipelines' addresses.
+    pub(crate) fn pipelines(&self) -> Door {
+        self.door("pipelines")
+    }
+
+    /// Where Terraform's HTTP backend is.
+    pub(crate) fn terraform(&self) -> SocketAddr {
+        self.terraform
     }
 
     /// A service's addresses; they stay the same however often it is started.
@@ -254,12 +272,12 @@ impl House {
     }
 
     /// Addresses and logs for another try.
-    fn places(&self) -> BTreeMap<&'static str, Service> {
+    fn places(&self) -> (BTreeMap<&'static str, Service>, SocketAddr) {
         // Redis' directory is removed by its guard, so the logs are too, however this process ends.
         let socket = PathBuf::from(self.redis.url().trim_start_matches("redis+unix://"));
         let dir = socket.parent().expect("the socket lies in a directory");
-        let mut ports = free_ports(2 * SLICES.len()).into_iter();
-        let mut next = || SocketAddr::from(([127, 0, 0, 1], ports.next().expect("two for each slice")));
+        let mut ports = free_ports(2 * SLICES.len() + 1).into_iter();
+        let mut next = || SocketAddr::from(([127, 0, 0, 1], ports.next().expect("two for each slice and one for Terraform")));
         let service = |slice: &'static str| {
             let (grpc, http) = (next(), next());
             let log = dir.join(format!("{slice}-{}.log", grpc.port()));
@@ -272,7 +290,7 @@ impl House {
                 },
             )
         };
-        SLICES.map(service).into()
+        (SLICES.map(service).into(), next())
     }
 
     /// A service's environment.
@@ -304,6 +322,13 @@ impl House {
                 ("API_KEY_PEPPER", &secrets.api_key_pepper),
             ]));
         }
+        if name == "terraform_state" {
+            env.extend(owned(&[
+                ("TERRAFORM_STATE_ENCRYPTION_KEY", &secrets.state_key),
+                ("BOARD3_TERRAFORM_LISTEN", &self.terraform.to_string()),
+            ]));
+        }
+        env.extend(owned(&[("BOARD3_TERRAFORM_HTTP", &format!("http://{}", self.terraform))]));
         let addresses = self.services.iter().map(|(slice, service)| {
             (
                 format!("BOARD3_{}", slice.to_uppercase()),
@@ -336,6 +361,7 @@ impl Secrets {
     fn new() -> Self {
         Secrets {
             encryption_key: random_key(),
+            state_key: random_key(),
             signing_key: random_key(),
             password_pepper: random_key(),
             api_key_pepper: random_key(),
@@ -347,6 +373,7 @@ impl Secrets {
     pub(crate) fn named(&self) -> Vec<(String, String)> {
         let mut named = owned(&[
             ("ENCRYPTION_KEY", &self.encryption_key),
+            ("TERRAFORM_STATE_ENCRYPTION_KEY", &self.state_key),
             ("BOARD3_SIGNING_KEY", &self.signing_key),
             ("PASSWORD_PEPPER", &self.password_pepper),
             ("API_KEY_PEPPER", &self.api_key_pepper),
@@ -374,6 +401,8 @@ pub(crate) fn slice(name: &str) -> &'static Slice {
     match name {
         "identity" => identity::SERVICE.slice,
         "designs" => designs::SERVICE.slice,
+        "terraform_state" => terraform_state::SERVICE.slice,
+        "pipelines" => pipelines::SERVICE.slice,
         "audit" => audit::SERVICE.slice,
         _ => panic!("{name} is no slice"),
     }

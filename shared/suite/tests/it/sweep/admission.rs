@@ -4,6 +4,8 @@ use api::policy::Scope;
 use kit::{Reason, ids::OrgId};
 use tonic_types::StatusExt;
 
+use crate::house::SLICES;
+
 use super::{
     Prepared, prepared,
     wire::call,
@@ -110,7 +112,7 @@ async fn only_the_permission_that_an_rpc_names_opens_it() {
         // Peers of every name, at every service that has the RPC.
         for (slice, peer) in places(method)
             .iter()
-            .flat_map(|slice| ["identity", "designs", "audit"].map(|peer| (slice, peer)))
+            .flat_map(|slice| SLICES.map(|peer| (slice, peer)))
         {
             if method.scope == Scope::Peer {
                 call(world.channel(slice), method.path, &world.peer(peer), &valid.message)
