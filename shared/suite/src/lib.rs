@@ -4,12 +4,13 @@
 
 pub mod backing;
 pub mod control;
+pub mod demo;
 pub mod keys;
 pub mod layout;
 pub mod processes;
 pub mod seed;
 pub mod up;
-mod variables;
+pub mod variables;
 pub mod verbs;
 
 use kit::service::Service;

@@ -14,6 +14,7 @@ board3 up [--detach] [--port-base N] [--data DIR]
 board3 down [--data DIR]
 board3 migrate [--data DIR]
 board3 seed [--data DIR]
+board3 demo [--data DIR]
 board3 keys
 board3 psql SERVICE [--role app|worker|owner] [--data DIR]
 board3 clean [--data DIR]";
@@ -69,6 +70,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         ("down", []) => verbs::down(&layout()?).await,
         ("migrate", []) => verbs::migrate(&layout()?).await,
         ("seed", []) => verbs::seed(&layout()?).await,
+        ("demo", []) => suite::demo::command(layout()?).await,
         ("keys", []) => {
             print!("{}", suite::keys::Keys::fresh()?.text()?);
             Ok(ExitCode::SUCCESS)

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-pub(crate) type Variables = BTreeMap<String, String>;
+/// Names and values.
+pub type Variables = BTreeMap<String, String>;
 
 /// The file's variables; none where there is no file.
 pub(crate) fn read(path: &Path) -> Result<Variables> {
