@@ -1,6 +1,9 @@
 //! What a service is made of, and what it is given to run with.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+};
 
 use futures_util::future::BoxFuture;
 use tonic::{
@@ -52,6 +55,8 @@ pub struct Kit {
     pub metrics: Arc<Metrics>,
     /// The common configuration.
     pub config: Arc<Config>,
+    /// Who applies whose events here: consumers and sources, once they run.
+    pub(crate) consumed: Arc<OnceLock<Vec<(&'static str, &'static str)>>>,
 }
 
 impl Kit {

@@ -14,6 +14,7 @@ use lru::LruCache;
 
 use super::{
     authority::Authority,
+    jobs::{self, Job, JobAuthority, Jobs},
     keys::Keys,
     permission::PermissionSet,
     revocation::{Feed, Revocations},
@@ -55,6 +56,7 @@ pub struct Gate {
     exchanged: Mutex<LruCache<[u8; 32], Exchanged>>,
     exchanging: [tokio::sync::Mutex<()>; EXCHANGES],
     permissions: Mutex<LruCache<PermissionKey, (Arc<PermissionSet>, Instant)>>,
+    jobs: Jobs,
     ring: Arc<KeyRing>,
     db: Db,
 }
@@ -70,11 +72,29 @@ enum Exchanged {
 pub(crate) enum Caller {
     Nobody,
     Someone(AccessClaims),
+    Job(Arc<Job>),
     Peer(&'static str),
 }
 
+impl Caller {
+    /// In whose name the call is counted; nobody's for strangers and peers.
+    pub(crate) fn counted(&self) -> Option<Principal> {
+        match self {
+            Caller::Someone(claims) => Some(claims.principal),
+            Caller::Job(job) => Some(job.principal()),
+            Caller::Nobody | Caller::Peer(_) => None,
+        }
+    }
+}
+
 impl Gate {
-    pub(crate) fn new(config: &Config, authority: Arc<dyn Authority>, revocations: Arc<Revocations>, db: Db) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        authority: Arc<dyn Authority>,
+        jobs: Arc<dyn JobAuthority>,
+        revocations: Arc<Revocations>,
+        db: Db,
+    ) -> Self {
         let peers = SLICES
             .iter()
             .filter_map(|(slice, _, _)| {
@@ -92,6 +112,7 @@ impl Gate {
             exchanged: Mutex::new(LruCache::new(ENTRIES)),
             exchanging: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
             permissions: Mutex::new(LruCache::new(ENTRIES)),
+            jobs: Jobs::new(db.slice(), jobs, config.ring.clone()),
             ring: config.ring.clone(),
             db,
         }
@@ -102,6 +123,7 @@ impl Gate {
     /// # Errors
     /// CREDENTIAL_INVALID, SESSION_REVOKED, CALLER_NOT_ALLOWED, PERMISSION_MISSING, ORGANIZATION_REQUIRED,
     /// REVOCATION_UNKNOWN; DEPENDENCY_UNAVAILABLE when identity must be asked and does not answer.
+    /// Revocations are not asked about jobs: what pipelines said of one is never older than it may be.
     /// A caller who is known and refused leaves a row in the audit trail.
     pub(crate) async fn admit(&self, caller: Caller, call: Arc<Call>) -> Result<Scope> {
         let method = call.method;
@@ -122,25 +144,32 @@ impl Gate {
                 self.record_denial(peer, call, &error).await;
                 return Err(error);
             }
+            (_, Caller::Job(job)) => {
+                let who = Tenancy {
+                    org: job.org,
+                    principal: job.principal(),
+                };
+                let outcome = permitted_job(job, &call);
+                return self.denial_recorded(who, call, outcome).await;
+            }
             (_, Caller::Someone(claims)) => claims,
         };
         self.not_revoked(&claims, method.sensitive).await?;
-        match self.permitted(&claims, &call).await {
-            Err(error) if error.code() == tonic::Code::PermissionDenied => {
-                let org = claims.org.unwrap_or(OrgId::PLATFORM);
-                self.record_denial(
-                    Tenancy {
-                        org,
-                        principal: claims.principal,
-                    },
-                    call,
-                    &error,
-                )
-                .await;
-                Err(error)
-            }
-            outcome => outcome,
+        let who = Tenancy {
+            org: claims.org.unwrap_or(OrgId::PLATFORM),
+            principal: claims.principal,
+        };
+        let outcome = self.permitted(&claims, &call).await;
+        self.denial_recorded(who, call, outcome).await
+    }
+
+    async fn denial_recorded(&self, who: Tenancy, call: Arc<Call>, outcome: Result<Scope>) -> Result<Scope> {
+        if let Err(error) = &outcome
+            && error.code() == tonic::Code::PermissionDenied
+        {
+            self.record_denial(who, call, error).await;
         }
+        outcome
     }
 
     /// The service that a bearer credential belongs to, if it is one's own token. Asks nobody.
@@ -151,9 +180,9 @@ impl Gate {
         (named == *slice).then_some(slice)
     }
 
-    /// Who a bearer credential belongs to: an access token, or an API key.
+    /// Who a bearer credential belongs to: an access token, an API key, or a job's credential.
     ///
-    /// `charge` runs before identity is asked about a key that is not known here, so that made-up keys are paid for
+    /// `charge` runs before anybody is asked about a key or a job that is not known here, so that made-up keys are paid for
     /// by the address that sends them, and not by this service's good name.
     pub(crate) async fn authenticate(
         &self,
@@ -165,6 +194,9 @@ impl Gate {
         };
         if credential.len() > LONGEST {
             return Err(invalid("malformed"));
+        }
+        if credential.starts_with(jobs::PREFIX) {
+            return Ok(Caller::Job(self.jobs.find(credential, charge).await?));
         }
         if credential.starts_with("b3_") {
             return Ok(Caller::Someone(self.exchange(credential, charge).await?));
@@ -308,18 +340,13 @@ impl Gate {
                     )
                 })?;
                 let permissions = self.permissions(org, claims, method.sensitive).await?;
-                if !permissions.holds(method.permission) {
-                    return Err(Error::new(
-                        Reason::PermissionMissing,
-                        format!("the permission {} is needed", method.permission),
-                    )
-                    .with("permission", method.permission));
-                }
+                holds(&permissions, method)?;
                 Ok(Scope::Org(OrgScope {
                     call: call.clone(),
                     org,
                     principal: claims.principal,
                     permissions,
+                    job: None,
                 }))
             }
             policy::Scope::Peer => Err(Error::new(
@@ -362,6 +389,32 @@ impl Gate {
     }
 }
 
+/// Jobs call RPCs of organizations, with the permissions that pipelines gave them.
+fn permitted_job(job: Arc<Job>, call: &Arc<Call>) -> Result<Scope> {
+    if call.method.scope != policy::Scope::Organization {
+        return Err(Error::new(Reason::CallerNotAllowed, "this RPC is not for jobs"));
+    }
+    holds(&job.permissions, call.method)?;
+    Ok(Scope::Org(OrgScope {
+        call: call.clone(),
+        org: job.org,
+        principal: job.principal(),
+        permissions: job.permissions.clone(),
+        job: Some(job),
+    }))
+}
+
+fn holds(permissions: &PermissionSet, method: &policy::Method) -> Result<()> {
+    if permissions.holds(method.permission) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Reason::PermissionMissing,
+        format!("the permission {} is needed", method.permission),
+    )
+    .with("permission", method.permission))
+}
+
 fn invalid(why: &'static str) -> Error {
     // One text for all: a forger learns nothing from it.
     Error::new(Reason::CredentialInvalid, "the credential is not valid").with_source(why)
@@ -380,3 +433,6 @@ mod tests;
 
 #[cfg(test)]
 mod exchange_tests;
+
+#[cfg(test)]
+mod job_tests;

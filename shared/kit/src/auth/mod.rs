@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod gate;
+pub(crate) mod jobs;
 mod keys;
 pub mod permission;
 mod remote;

@@ -12,6 +12,7 @@ use api::policy::Method;
 use tonic::{Request, Status};
 use uuid::Uuid;
 
+use super::jobs::Job;
 use crate::{
     error::{Error, Reason, Result, Violation},
     ids::{OrgId, Principal, UserId},
@@ -134,13 +135,15 @@ pub struct UserScope {
     pub(crate) session: Uuid,
 }
 
-/// A user or an API key with the permission that the RPC asks for, within the token's organization.
+/// A user, an API key or a job with the permission that the RPC asks for, within the credential's organization.
 #[derive(Clone, Debug)]
 pub struct OrgScope {
     pub(crate) call: Arc<Call>,
     pub(crate) org: OrgId,
     pub(crate) principal: Principal,
     pub(crate) permissions: Arc<super::permission::PermissionSet>,
+    /// The job that calls, if it is one.
+    pub(crate) job: Option<Arc<Job>>,
 }
 
 /// A service of the suite.
@@ -177,6 +180,27 @@ impl OrgScope {
     /// What the caller may do in the organization.
     pub fn permissions(&self) -> &super::permission::PermissionSet {
         &self.permissions
+    }
+
+    /// The only thing of a kind (`design`, by its id, or `state`, by its name) that the caller may touch.
+    /// `None` for users and API keys, which are bound to nothing.
+    pub fn bound(&self, kind: &'static str) -> Option<&str> {
+        self.job.as_ref()?.bound(kind)
+    }
+
+    /// Whether the caller may touch this thing of a kind. A job's permissions cover what it is bound to and nothing else,
+    /// so every handler that a job can reach calls this before it looks anything up.
+    ///
+    /// # Errors
+    /// CALLER_NOT_ALLOWED for a job that is not bound to it.
+    pub fn within(&self, kind: &'static str, name: &str) -> Result<()> {
+        match &self.job {
+            Some(job) if job.bound(kind) != Some(name) => Err(Error::new(
+                Reason::CallerNotAllowed,
+                format!("this job is not for this {kind}"),
+            )),
+            Some(_) | None => Ok(()),
+        }
     }
 }
 

@@ -84,6 +84,25 @@ pub(super) fn told(call: Option<&Call>, org: OrgId, principal: Principal, slice:
     }
 }
 
+/// The audit event of what was done without being called.
+pub(super) fn acted(
+    call: Option<&Call>,
+    tenancy: Tenancy,
+    slice: &str,
+    verb: &str,
+    (kind, id): (&str, String),
+) -> Event {
+    Event {
+        resource: Some(Resource {
+            r#type: kind.to_owned(),
+            id,
+        }),
+        outcome: Outcome::Success.into(),
+        audited: true,
+        ..event(call, tenancy.org, tenancy.principal, format!("{slice}.{verb}"))
+    }
+}
+
 /// How the action of a dead letter's audit event ends.
 pub(super) const DEAD_LETTER: &str = ".DeadLetter";
 

@@ -132,6 +132,19 @@ impl Tx {
         self.push(org, event);
     }
 
+    /// Tells the audit trail what the transaction's principal did of itself: `<slice>.<verb>`, in the transaction's
+    /// organization, following from what [`Tx::caused_by`] names. What a call does is told without it.
+    pub fn acted<T: About>(&mut self, verb: &'static str, about: &T) {
+        let event = record::acted(
+            self.call.as_deref(),
+            self.tenancy,
+            self.slice,
+            verb,
+            (T::TYPE, about.id()),
+        );
+        self.push(self.tenancy.org, event);
+    }
+
     /// Names the event that what is told from here on follows from, and how long the chain behind it is.
     pub fn caused_by(&mut self, event: &Event) {
         self.cause = Some(record::Cause::of(event));

@@ -6,6 +6,7 @@
 mod apply;
 mod ask;
 mod backoff;
+mod caught_up;
 pub mod consumer;
 mod figures;
 pub mod follow;
@@ -33,6 +34,7 @@ const AFTER_A_PANIC: Duration = Duration::from_secs(1);
 /// Runs the slice's relay, and each consumer over each of its sources, until `shutdown` and then to the end of
 /// what is at work. Every replica runs it; what must happen once is fenced in the database.
 pub async fn run(kit: Kit, consumers: Vec<Arc<dyn Consumer>>, shutdown: CancellationToken) {
+    let _ = kit.consumed.set(caught_up::pairs(&consumers));
     let mut tasks = JoinSet::new();
     let (worker, redis, stop) = (kit.worker.clone(), kit.redis.clone(), shutdown.clone());
     tasks.spawn(kept_running("relay", shutdown.clone(), move || {

@@ -231,8 +231,10 @@ impl Stack {
             RateClass::Write => 3_000,
             RateClass::Authentication | RateClass::Peer => return Ok(()),
         };
-        let Caller::Someone(claims) = caller else { return Ok(()) };
-        let key = format!("caller:{}:{:?}", claims.principal, call.method.rate_class);
+        let Some(principal) = caller.counted() else {
+            return Ok(());
+        };
+        let key = format!("caller:{principal}:{:?}", call.method.rate_class);
         self.limiter.check(&[(key, self.limit(per_minute))]).await.into_result()
     }
 

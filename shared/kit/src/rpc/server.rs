@@ -17,7 +17,7 @@ mod readiness;
 
 use super::{Stack, StackLayer, client::Peers, health};
 use crate::{
-    auth::{RemoteAuthority, authority::Authority, gate::Gate, revocation::Revocations},
+    auth::{RemoteAuthority, authority::Authority, gate::Gate, jobs::RemoteJobs, revocation::Revocations},
     config::{Config, Env, Problems},
     db::{self, Db, migrate},
     events::{
@@ -200,6 +200,7 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
         peers: Peers::new(&config, slice),
         metrics: metrics.clone(),
         config: Arc::new(config),
+        consumed: Arc::default(),
     };
     let mut parts = build(kit.clone())
         .await
@@ -215,7 +216,13 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
     };
     let revocations = Arc::new(Revocations::new());
     let stack = Arc::new(Stack {
-        gate: Gate::new(&kit.config, authority, revocations.clone(), db.clone()),
+        gate: Gate::new(
+            &kit.config,
+            authority,
+            Arc::new(RemoteJobs::new(&kit.peers)),
+            revocations.clone(),
+            db.clone(),
+        ),
         limiter: Limiter::new(redis.clone()),
         rate_scale: kit.config.rate_scale,
         metrics: metrics.clone(),

@@ -48,6 +48,32 @@ impl Authority for Desk {
     }
 }
 
+/// Who knows nobody, where that plays no part.
+pub(super) struct Nobody;
+
+#[async_trait]
+impl JobAuthority for Nobody {
+    async fn check(&self, _: &str) -> Result<(Job, Duration)> {
+        Err(Error::unavailable("pipelines", "away"))
+    }
+}
+
+#[async_trait]
+impl Authority for Nobody {
+    async fn signing_keys(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+    async fn permission_set(&self, _: OrgId, _: Principal) -> Result<(PermissionSet, i64)> {
+        Ok((PermissionSet::none(), 1))
+    }
+    async fn session_active(&self, _: Uuid, _: Principal, _: i64) -> Result<bool> {
+        Ok(false)
+    }
+    async fn exchange_api_key(&self, _: &str) -> Result<String> {
+        Err(invalid("unknown"))
+    }
+}
+
 fn gate(known: &str) -> (Gate, Arc<Desk>) {
     let key = "07".repeat(32);
     let nowhere = "postgresql://nobody@127.0.0.1:1/nowhere";
@@ -68,7 +94,16 @@ fn gate(known: &str) -> (Gate, Arc<Desk>) {
         asked: AtomicU32::new(0),
     });
     let db = Db::new(nowhere, 1, "designs", config.ring.clone(), false);
-    (Gate::new(&config, desk.clone(), Arc::new(Revocations::new()), db), desk)
+    (
+        Gate::new(
+            &config,
+            desk.clone(),
+            Arc::new(Nobody),
+            Arc::new(Revocations::new()),
+            db,
+        ),
+        desk,
+    )
 }
 
 #[tokio::test]

@@ -82,7 +82,13 @@ impl Desk {
             permission_version: 1,
             expires_at: SystemTime::now() + Duration::from_secs(300),
         };
-        let gate = Gate::new(&config, asked.clone(), Arc::new(Revocations::new()), db);
+        let gate = Gate::new(
+            &config,
+            asked.clone(),
+            Arc::new(exchange_tests::Nobody),
+            Arc::new(Revocations::new()),
+            db,
+        );
         Desk { gate, asked, claims }
     }
 
