@@ -118,10 +118,15 @@ impl Violations {
 
     /// The error with all violations, if there are any.
     pub fn into_result(self) -> Result<()> {
+        self.into_result_as(Reason::InvalidRequest, "the request is invalid")
+    }
+
+    /// As [`Violations::into_result`], where it is not the request that breaks rules but what it names.
+    pub fn into_result_as(self, reason: Reason, message: &'static str) -> Result<()> {
         if self.listed.is_empty() {
             return Ok(());
         }
-        let mut error = Error::new(Reason::InvalidRequest, "the request is invalid");
+        let mut error = Error::new(reason, message);
         error.0.violations = self.listed;
         Err(error)
     }
