@@ -1,38 +1,29 @@
 //! A service in the test's own process, real from the socket to the tables, and callers with chosen permissions.
 //!
-//! Each server has a database and a Redis prefix of its own. For a service other than identity, an [`Office`] answers
-//! at identity's address: keys, permissions and sessions as the test sets them.
+//! Each server has a database and a Redis prefix of its own. At the other services' addresses an [`Office`] answers:
+//! keys, permissions, sessions, jobs and events as the test sets them.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::{Duration, SystemTime},
-};
+use std::time::Duration;
 
-use api::{
-    events::v1::{
-        Event, HeadRequest, HeadResponse, PermissionsChanged, PositionedEvent, ReplayRequest, ReplayResponse,
-        SessionRevoked,
-        event::Payload,
-        event_log_service_server::{EventLogService, EventLogServiceServer},
-    },
-    identity::v1::{auth_service_server::AuthServiceServer, *},
-};
 use kit::{
-    auth::token::{AccessClaims, SigningKey},
     config::{Env, SLICES},
     ids::{OrgId, Principal, UserId},
     service::{Running, Service},
 };
 use tonic::{
-    Request, Response, Status,
+    Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint, Server, server::TcpIncoming},
+    transport::{Channel, Endpoint},
 };
 use uuid::Uuid;
 
-use crate::{Database, Role, database, servers};
+pub use crate::office::Office;
+use crate::{
+    Database, Role, database,
+    office::{service_key, service_seed},
+    servers,
+};
 
 /// A channel with a caller's credential, for generated clients.
 pub type Caller = InterceptedService<Channel, Bearer>;
@@ -63,7 +54,7 @@ pub struct Served {
     pub running: Running,
     /// Its database.
     pub database: Database,
-    /// The stand-in for identity.
+    /// The stand-in for the other services.
     pub office: Office,
     /// The service's environment, to start another replica.
     pub env: Vec<(String, String)>,
@@ -92,7 +83,6 @@ pub async fn serve_with(service: Service, more: &[(&str, &str)]) -> Served {
         ("ENCRYPTION_KEY", seed(1)),
         ("BOARD3_SERVICE_KEY", hex(&service_seed(slice))),
         ("BOARD3_PEER_KEYS", peer_keys.join(",")),
-        ("BOARD3_IDENTITY", office.address.clone()),
         ("BOARD3_SIGNING_KEY", seed(7)),
         ("PASSWORD_PEPPER", seed(4)),
         ("API_KEY_PEPPER", seed(5)),
@@ -105,6 +95,7 @@ pub async fn serve_with(service: Service, more: &[(&str, &str)]) -> Served {
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
+    env.extend(SLICES.map(|(name, _, _)| (format!("BOARD3_{}", name.to_uppercase()), office.address(name))));
     env.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));
     env.extend(
         more.iter()
@@ -114,6 +105,7 @@ pub async fn serve_with(service: Service, more: &[(&str, &str)]) -> Served {
         Ok(running) => running,
         Err(problems) => panic!("{slice} does not start: {problems}"),
     };
+    office.announces_over(running.kit.redis.clone());
     let served = Served {
         running,
         database,
@@ -177,230 +169,6 @@ impl Served {
             .await
             .expect("the service becomes ready");
     }
-}
-
-/// What identity would answer, set by the test. Cheap to clone.
-#[derive(Clone)]
-pub struct Office {
-    /// Where it is served.
-    pub address: String,
-    key: Arc<SigningKey>,
-    state: Arc<Mutex<State>>,
-}
-
-#[derive(Default)]
-struct State {
-    permissions: HashMap<(OrgId, String), Vec<String>>,
-    events: Vec<Event>,
-    epoch: Uuid,
-}
-
-impl Office {
-    async fn open() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a port is free");
-        let address = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let state = State {
-            epoch: Uuid::new_v4(),
-            ..State::default()
-        };
-        let office = Office {
-            address,
-            key: Arc::new(SigningKey::from_seed(&[7; 32])),
-            state: Arc::new(Mutex::new(state)),
-        };
-        let served = Server::builder()
-            .add_service(AuthServiceServer::new(office.clone()))
-            .add_service(EventLogServiceServer::new(office.clone()))
-            .serve_with_incoming(TcpIncoming::from(listener));
-        tokio::spawn(served);
-        office
-    }
-
-    /// Lets a principal do this in an organization, and nothing else.
-    pub fn grant(&self, org: OrgId, principal: Principal, permissions: &[&str]) {
-        let permissions = permissions.iter().map(|&permission| permission.to_owned()).collect();
-        self.state()
-            .permissions
-            .insert((org, principal.to_string()), permissions);
-    }
-
-    /// An access token.
-    pub fn token(&self, org: OrgId, principal: Principal, session: Uuid, permission_version: i64) -> String {
-        let expires_at = SystemTime::now() + Duration::from_secs(300);
-        self.key.sign_access(
-            "test",
-            &AccessClaims {
-                principal,
-                org: Some(org),
-                session,
-                epoch: 1,
-                permission_version,
-                expires_at,
-            },
-        )
-    }
-
-    /// Tells the services that a session is over.
-    pub fn revoke_session(&self, org: OrgId, session: Uuid) {
-        self.tell(
-            org,
-            Payload::SessionRevoked(SessionRevoked {
-                session_id: session.to_string(),
-            }),
-        );
-    }
-
-    /// Tells the services that permissions of an organization have a new version.
-    pub fn change_permissions(&self, org: OrgId, permission_version: i64) {
-        self.tell(
-            org,
-            Payload::PermissionsChanged(PermissionsChanged { permission_version }),
-        );
-    }
-
-    /// Tells the services anything.
-    pub fn tell(&self, org: OrgId, payload: Payload) {
-        self.state().events.push(Event {
-            event_id: Uuid::now_v7().to_string(),
-            organization_id: org.to_string(),
-            occurred_at: Some(SystemTime::now().into()),
-            action: "identity.Test".to_owned(),
-            payload: Some(payload),
-            ..Event::default()
-        });
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().expect("no test panics while it holds the office")
-    }
-}
-
-#[tonic::async_trait]
-impl EventLogService for Office {
-    type ReplayStream = tokio_stream::Iter<std::vec::IntoIter<Result<ReplayResponse, Status>>>;
-
-    async fn head(&self, _: Request<HeadRequest>) -> Result<Response<HeadResponse>, Status> {
-        let state = self.state();
-        Ok(Response::new(HeadResponse {
-            source: "identity".to_owned(),
-            epoch: state.epoch.to_string(),
-            head: state.events.len() as i64,
-            ..HeadResponse::default()
-        }))
-    }
-
-    async fn replay(&self, request: Request<ReplayRequest>) -> Result<Response<Self::ReplayStream>, Status> {
-        let state = self.state();
-        let after = usize::try_from(request.into_inner().after).unwrap_or(0);
-        let events: Vec<_> = (after..state.events.len())
-            .map(|index| PositionedEvent {
-                source: "identity".to_owned(),
-                epoch: state.epoch.to_string(),
-                position: index as i64 + 1,
-                event: Some(state.events[index].clone()),
-            })
-            .collect();
-        let answer = ReplayResponse {
-            events,
-            head: state.events.len() as i64,
-            epoch: state.epoch.to_string(),
-            ..ReplayResponse::default()
-        };
-        Ok(Response::new(tokio_stream::iter(vec![Ok(answer)])))
-    }
-}
-
-fn closed<T>() -> Result<Response<T>, Status> {
-    Err(Status::unimplemented("the office only answers services"))
-}
-
-#[tonic::async_trait]
-impl auth_service_server::AuthService for Office {
-    async fn get_signing_keys(
-        &self,
-        _: Request<GetSigningKeysRequest>,
-    ) -> Result<Response<GetSigningKeysResponse>, Status> {
-        let key = api::identity::v1::SigningKey {
-            key_id: self.key.key_id().to_owned(),
-            public_key: self.key.public_key(),
-        };
-        Ok(Response::new(GetSigningKeysResponse { keys: vec![key] }))
-    }
-
-    async fn get_permission_set(
-        &self,
-        request: Request<GetPermissionSetRequest>,
-    ) -> Result<Response<GetPermissionSetResponse>, Status> {
-        let request = request.into_inner();
-        let kind = if request.principal_kind() == PrincipalKind::ApiKey {
-            "key"
-        } else {
-            "user"
-        };
-        let org: OrgId = request
-            .organization_id
-            .parse()
-            .map_err(|_| Status::invalid_argument("organization_id"))?;
-        let permissions = self
-            .state()
-            .permissions
-            .get(&(org, format!("{kind}:{}", request.principal_id)))
-            .cloned()
-            .unwrap_or_default();
-        Ok(Response::new(GetPermissionSetResponse {
-            permissions,
-            permission_version: 1,
-        }))
-    }
-
-    async fn check_session(&self, _: Request<CheckSessionRequest>) -> Result<Response<CheckSessionResponse>, Status> {
-        Ok(Response::new(CheckSessionResponse { active: true }))
-    }
-
-    async fn sign_up(&self, _: Request<SignUpRequest>) -> Result<Response<SignUpResponse>, Status> {
-        closed()
-    }
-
-    async fn login(&self, _: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
-        closed()
-    }
-
-    async fn refresh_token(&self, _: Request<RefreshTokenRequest>) -> Result<Response<RefreshTokenResponse>, Status> {
-        closed()
-    }
-
-    async fn logout(&self, _: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
-        closed()
-    }
-
-    async fn switch_organization(
-        &self,
-        _: Request<SwitchOrganizationRequest>,
-    ) -> Result<Response<SwitchOrganizationResponse>, Status> {
-        closed()
-    }
-
-    async fn exchange_api_key(
-        &self,
-        _: Request<ExchangeApiKeyRequest>,
-    ) -> Result<Response<ExchangeApiKeyResponse>, Status> {
-        closed()
-    }
-}
-
-/// Each slice signs with a key of its own: one key for two would name the wrong one.
-fn service_key(slice: &str) -> SigningKey {
-    SigningKey::from_seed(&service_seed(slice))
-}
-
-fn service_seed(slice: &str) -> [u8; 32] {
-    let mut seed = [9; 32];
-    seed.iter_mut()
-        .zip(slice.bytes())
-        .for_each(|(byte, letter)| *byte = letter);
-    seed
 }
 
 fn hex(bytes: &[u8]) -> String {
