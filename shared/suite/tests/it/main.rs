@@ -8,6 +8,7 @@ mod configuration;
 mod events;
 mod examples;
 mod house;
+mod k8s;
 mod limits;
 mod repository;
 mod revocation;
