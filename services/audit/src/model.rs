@@ -1,4 +1,4 @@
-//! A row of the trail, and what a page of rows is asked by.
+//! A row of the trail, and what a page of rows is asked by; [`notification`] has what people should hear of.
 
 use std::io::Write;
 
@@ -21,9 +21,18 @@ kit::id! {
     LogId
 }
 
-/// An enum that PostgreSQL knows by these labels, and leaf inputs by these bytes.
+/// An enum that PostgreSQL knows by these labels, and leaf inputs, where it is in them, by these bytes.
 macro_rules! labelled {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal, $byte:literal;)+ }) => {
+    (@bytes $name:ident $($variant:ident,)+) => {};
+    (@bytes $name:ident $($variant:ident $byte:literal,)+) => {
+        impl $name {
+            /// Its byte in a leaf input; never given to another.
+            pub fn byte(self) -> u8 {
+                match self { $($name::$variant => $byte,)+ }
+            }
+        }
+    };
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $label:literal $(, $byte:literal)?;)+ }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, AsExpression, FromSqlRow)]
         #[diesel(sql_type = types::$name)]
@@ -39,12 +48,9 @@ macro_rules! labelled {
             pub fn label(self) -> &'static str {
                 match self { $($name::$variant => $label,)+ }
             }
-
-            /// Its byte in a leaf input; never given to another.
-            pub fn byte(self) -> u8 {
-                match self { $($name::$variant => $byte,)+ }
-            }
         }
+
+        labelled! { @bytes $name $($variant $($byte)?,)+ }
 
         impl ToSql<types::$name, Pg> for $name {
             fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
@@ -61,6 +67,9 @@ macro_rules! labelled {
         }
     };
 }
+
+// Below the macro, which it uses.
+pub mod notification;
 
 labelled! {
     /// Whether the event of a row was understood.
@@ -83,6 +92,8 @@ labelled! {
         Service = "service", 3;
         /// Nobody known.
         Anonymous = "anonymous", 4;
+        /// A runner's job.
+        Job = "job", 5;
     }
 }
 
@@ -120,7 +131,7 @@ pub struct AuditLog {
     pub position: i64,
     /// What kind of caller it was.
     pub actor_kind: Option<ActorKind>,
-    /// User id, API key id or slice name.
+    /// User id, API key id, job id or slice name.
     pub actor_id: Option<String>,
     /// What was called, `<slice>.<Method>`.
     pub action: Option<String>,

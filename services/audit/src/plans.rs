@@ -9,13 +9,17 @@ use diesel::{
     sql_types::Text,
 };
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
-use kit::{Violations, ids::OrgId, page::PageSize};
+use kit::{
+    Violations,
+    ids::{OrgId, Principal, UserId},
+    page::PageSize,
+};
 use testkit::Role;
 use uuid::Uuid;
 
 use crate::{
     SLICE,
-    model::{Cursor, Filter, LogId},
+    model::{Cursor, Filter, LogId, notification::NotificationFilter},
     store,
 };
 
@@ -119,5 +123,46 @@ async fn every_filter_starts_from_its_index() {
             let condition = plan.lines().find(|line| line.contains("Index Cond")).unwrap();
             assert!(condition.contains("occurred_at"), "{what}:\n{plan}");
         }
+    }
+}
+
+/// Four organizations with 5,000 notifications each, of which a reader has read all but the newest hundred.
+const NOTIFICATIONS: &str = "
+insert into audit.notifications
+select ('00000000-0000-7000-8000-00000000000' || 1 + n % 4)::uuid, gen_random_uuid(), 'drift_detected', 'title',
+    'state', 'state' || n % 50, null, to_timestamp(1767225600 + n)
+from generate_series(1, 20000) n;
+insert into audit.notification_reads
+select org_id, 'user:00000000-0000-7000-8000-000000000009', id from audit.notifications
+where occurred_at < to_timestamp(1767225600 + 19600);
+analyze audit.notifications, audit.notification_reads";
+
+#[tokio::test]
+async fn notifications_and_what_was_read_are_found_by_their_indexes() {
+    let database = testkit::database(&[&SLICE]).await;
+    database.admin().await.batch_execute(NOTIFICATIONS).await.unwrap();
+    let mut app = AsyncPgConnection::establish(&database.url(&SLICE, Role::App))
+        .await
+        .unwrap();
+    let org = OrgId(Uuid::from_u128(0x00000000_0000_7000_8000_000000000001));
+    app.batch_execute(&format!("set app.org = '{org}'")).await.unwrap();
+    let reader = Principal::User(UserId(Uuid::from_u128(0x00000000_0000_7000_8000_000000000009)));
+    let after = Some(Cursor {
+        occurred_at: 1_767_235_600_000_000,
+        id: LogId::new(),
+    });
+    let size = PageSize::parse(0, &mut Violations::new()).unwrap();
+    for (unread_only, after) in [(false, None), (false, after), (true, None), (true, after)] {
+        let filter = NotificationFilter {
+            reader: reader.into(),
+            unread_only,
+        };
+        let query = Explain(store::notification::page(org, &filter, after, size));
+        let plan = query.load::<String>(&mut app).await.unwrap().join("\n");
+        assert!(!plan.contains("Seq Scan"), "{plan}");
+        for index in ["notifications_occurred_at_idx", "notification_reads_pkey"] {
+            assert!(plan.contains(&format!(" {index}")), "{plan}");
+        }
+        assert_eq!(plan.contains("Anti Join"), unread_only, "{plan}");
     }
 }

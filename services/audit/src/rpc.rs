@@ -1,4 +1,4 @@
-//! AuditService, one method per RPC.
+//! AuditService, one method per RPC; NotificationService is in [`notification`].
 
 use std::sync::Arc;
 
@@ -21,6 +21,8 @@ use crate::{
     store,
     wire::request,
 };
+
+pub(crate) mod notification;
 
 /// The service.
 pub(crate) struct Audit {

@@ -17,6 +17,10 @@ pub mod types {
     #[derive(SqlType, QueryId)]
     #[diesel(postgres_type(name = "outcome", schema = "audit"))]
     pub struct Outcome;
+
+    #[derive(SqlType, QueryId)]
+    #[diesel(postgres_type(name = "notification_kind", schema = "audit"))]
+    pub struct NotificationKind;
 }
 
 diesel::table! {
@@ -50,3 +54,30 @@ diesel::table! {
         leaf_input -> Bytea,
     }
 }
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::types::NotificationKind;
+
+    notifications (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        kind -> NotificationKind,
+        title -> Text,
+        resource_type -> Text,
+        resource_id -> Text,
+        design_id -> Nullable<Uuid>,
+        occurred_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    notification_reads (org_id, principal, notification_id) {
+        org_id -> Uuid,
+        principal -> Text,
+        notification_id -> Uuid,
+        read_at -> Timestamptz,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(notifications, notification_reads);

@@ -1,4 +1,4 @@
-//! The queries on `audit_logs`: adding a row, finding one, listing a page.
+//! The queries on `audit_logs`: adding a row, finding one, listing a page. Those on notifications are in [`notification`].
 
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper,
@@ -14,6 +14,8 @@ use crate::{
     model::{AuditLog, Cursor, Filter, LogId, NewLog, time_of},
     schema::audit_logs,
 };
+
+pub(crate) mod notification;
 
 /// A row as its columns have it, and its leaf input.
 pub(crate) type Found = (AuditLog, Vec<u8>);
@@ -94,6 +96,6 @@ pub(crate) fn page(org: OrgId, filter: &Filter, after: Option<Cursor>, size: Pag
     query
 }
 
-fn time(micros: i64) -> OffsetDateTime {
+pub(crate) fn time(micros: i64) -> OffsetDateTime {
     time_of(micros).expect("filters and cursors hold times that were read from a Timestamp or a row")
 }

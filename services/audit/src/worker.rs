@@ -1,11 +1,12 @@
-//! The consumer that writes the trail.
+//! The consumers: one writes the trail, the other the notifications.
 //!
-//! Nothing is poison here: what cannot be understood is kept as it came, and no event is refused.
+//! Nothing is poison to the trail: what cannot be understood is kept as it came, and no event is refused.
+//! Each has an inbox of its own, so a notification that cannot be written holds up no row of the trail.
 
 use api::events::v1::PositionedEvent;
 use kit::{Error, Result, db::Tx, events::consumer::Consumer};
 
-use crate::{leaf, store, wire::event::Arrival};
+use crate::{leaf, store, wire::event::Arrival, wire::notification};
 
 /// The trail, as a consumer of every slice's events.
 pub(crate) struct Trail;
@@ -17,7 +18,7 @@ impl Consumer for Trail {
     }
 
     fn sources(&self) -> &'static [&'static str] {
-        &["identity", "designs", "audit"]
+        &["identity", "designs", "terraform_state", "pipelines", "audit"]
     }
 
     async fn apply(&self, tx: &mut Tx, event: &PositionedEvent) -> Result<()> {
@@ -55,5 +56,27 @@ impl Consumer for Trail {
             store::insert(tx, &Arrival::new(event, tx.org())?.unparsed(None)).await?;
         }
         Ok(true)
+    }
+}
+
+/// The notifications, as a consumer of those slices that tell of what people should hear of.
+pub(crate) struct Notices;
+
+#[tonic::async_trait]
+impl Consumer for Notices {
+    fn name(&self) -> &'static str {
+        "notifications"
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["terraform_state", "pipelines"]
+    }
+
+    async fn apply(&self, tx: &mut Tx, event: &PositionedEvent) -> Result<()> {
+        let told = event.event.as_ref().map(notification::told).transpose()?;
+        if let Some(new) = told.flatten() {
+            store::notification::insert(tx, &new).await?;
+        }
+        Ok(())
     }
 }

@@ -168,9 +168,12 @@ fn actor(actor: &Actor) -> Result<(ActorKind, Option<String>), &'static str> {
         WireActorKind::ApiKey if is_uuid => Ok((ActorKind::ApiKey, id)),
         WireActorKind::Service if id.is_some() => Ok((ActorKind::Service, id)),
         WireActorKind::Anonymous if id.is_none() => Ok((ActorKind::Anonymous, None)),
-        WireActorKind::User | WireActorKind::ApiKey | WireActorKind::Service | WireActorKind::Anonymous => {
-            Err("its actor's id does not fit the kind")
-        }
+        WireActorKind::Job if is_uuid => Ok((ActorKind::Job, id)),
+        WireActorKind::User
+        | WireActorKind::ApiKey
+        | WireActorKind::Service
+        | WireActorKind::Anonymous
+        | WireActorKind::Job => Err("its actor's id does not fit the kind"),
         WireActorKind::Unspecified => Err("its actor is of no known kind"),
     }
 }

@@ -1,4 +1,4 @@
-//! Proto to model and back: requests ([`request`]), events that become rows ([`event`]), and audit logs.
+//! Proto to model and back: requests ([`request`]), events that become rows ([`event`], [`notification`]), and audit logs.
 
 use api::{
     audit::v1::AuditLog as WireLog,
@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use crate::model::{ActorKind, AuditLog, Outcome};
 
 pub(crate) mod event;
+pub(crate) mod notification;
 pub(crate) mod request;
 
 /// Most characters of ids and names, and of resource types, as the protos say.
@@ -58,6 +59,7 @@ impl From<ActorKind> for WireActorKind {
             ActorKind::ApiKey => WireActorKind::ApiKey,
             ActorKind::Service => WireActorKind::Service,
             ActorKind::Anonymous => WireActorKind::Anonymous,
+            ActorKind::Job => WireActorKind::Job,
         }
     }
 }

@@ -3,5 +3,6 @@
 
 mod denials;
 mod listing;
+mod notification;
 mod trail;
 mod world;

@@ -30,6 +30,12 @@ static PRODUCER: Slice = Slice {
     migrations: EmbeddedMigrations::new(&[]),
 };
 
+/// Another one, which the notifications listen to too.
+static PIPELINES: Slice = Slice {
+    name: "pipelines",
+    migrations: EmbeddedMigrations::new(&[]),
+};
+
 fn nothing(_: &mut Env) -> Option<Build> {
     Some(Box::new(|_| Box::pin(async { Ok(Parts::new()) })))
 }
@@ -39,6 +45,7 @@ pub(crate) const START: i64 = 1_767_225_600;
 
 pub(crate) struct World {
     pub(crate) audit: Served,
+    slice: &'static Slice,
     producer: Served,
     outbox: Client,
     /// The superuser's connection to the trail's database.
@@ -47,22 +54,32 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::fed_by(&PRODUCER, "BOARD3_DESIGNS").await
+    }
+
+    /// A world in which the producer is pipelines.
+    pub(crate) async fn with_pipelines() -> Self {
+        Self::fed_by(&PIPELINES, "BOARD3_PIPELINES").await
+    }
+
+    async fn fed_by(slice: &'static Slice, variable: &str) -> Self {
         let instance = Uuid::new_v4().simple().to_string();
         // Much of what is told here is broken on purpose, and each of it is a line of the log.
         let log = std::env::var("BOARD3_LOG").unwrap_or_else(|_| "off".to_owned());
         let common = [("BOARD3_INSTANCE", instance.as_str()), ("BOARD3_LOG", log.as_str())];
         let toy = Service {
-            slice: &PRODUCER,
+            slice,
             configure: nothing,
         };
         let producer = testkit::serve_with(toy, &common).await;
         let address = format!("http://{}", producer.running.grpc);
         let [instance, log] = common;
-        let audit = testkit::serve_with(audit::SERVICE, &[instance, log, ("BOARD3_DESIGNS", &address)]).await;
-        let outbox = producer.database.client(&PRODUCER, Role::App).await;
+        let audit = testkit::serve_with(audit::SERVICE, &[instance, log, (variable, &address)]).await;
+        let outbox = producer.database.client(slice, Role::App).await;
         let admin = audit.database.admin().await;
         World {
             audit,
+            slice,
             producer,
             outbox,
             admin,
@@ -91,16 +108,18 @@ impl World {
         self.caught_up().await;
     }
 
-    /// Waits until the trail's cursor stands where the producer's log ends.
+    /// Waits until the cursors of all who hear the producer stand where its log ends.
     pub(crate) async fn caught_up(&self) {
-        let written = "select count(*) from outbox";
+        let source = self.slice.name;
+        let written = format!("select count(*) from {source}.outbox");
         let producer = self.producer.database.admin().await;
-        producer.batch_execute("set search_path = designs").await.unwrap();
-        let written: i64 = producer.query_one(written, &[]).await.unwrap().get(0);
-        let cursor =
-            "select coalesce(max(position), 0) from audit.cursors where consumer = 'trail' and source = 'designs'";
+        let written: i64 = producer.query_one(&written, &[]).await.unwrap().get(0);
+        let cursors = if source == PIPELINES.name { 2 } else { 1 };
+        let passed = format!(
+            "select count(*) from audit.cursors where source = '{source}' and position >= {written} and position > 0"
+        );
         wait(&format!("{written} events"), async || {
-            self.admin.query_one(cursor, &[]).await.unwrap().get::<_, i64>(0) >= written
+            written == 0 || self.admin.query_one(&passed, &[]).await.unwrap().get::<_, i64>(0) == cursors
         })
         .await;
     }
@@ -128,6 +147,7 @@ impl World {
                     office,
                     env,
                 },
+            slice,
             producer,
             outbox,
             admin,
@@ -147,6 +167,7 @@ impl World {
         audit.ready().await;
         World {
             audit,
+            slice,
             producer,
             outbox,
             admin,
