@@ -13,13 +13,13 @@ use suite::{control, layout::Layout};
 use testkit::servers::{Place, Postgres, Redis};
 
 /// A directory that closes itself off, with a name longer than a socket's path may be.
-struct Home {
+pub(crate) struct Home {
     above: PathBuf,
-    layout: Layout,
+    pub(crate) layout: Layout,
 }
 
 impl Home {
-    fn new(name: &str) -> Home {
+    pub(crate) fn new(name: &str) -> Home {
         let above = std::env::temp_dir().join(format!("b3-{name}-{}", std::process::id()));
         fs::DirBuilder::new().mode(0o700).create(&above).unwrap();
         let layout = Layout::on_unused_ports(&above.join("long".repeat(30))).unwrap();
@@ -42,7 +42,7 @@ impl Home {
         self.command(verb).output().unwrap()
     }
 
-    fn succeeds(&self, verb: &[&str]) -> String {
+    pub(crate) fn succeeds(&self, verb: &[&str]) -> String {
         let output = self.run(verb);
         assert!(
             output.status.success(),
@@ -111,7 +111,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// Runs lines in a shell, as if pasted.
-fn pasted(lines: &[&str]) -> String {
+pub(crate) fn pasted(lines: &[&str]) -> String {
     let script = format!("set -e\n{}\n", lines.join("\n"));
     let mut shell = Command::new("sh");
     shell
@@ -126,7 +126,7 @@ fn pasted(lines: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn installed(tool: &str) -> bool {
+pub(crate) fn installed(tool: &str) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     Command::new(tool)
         .arg("--version")

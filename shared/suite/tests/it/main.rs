@@ -12,6 +12,7 @@ mod footprint;
 mod house;
 mod k8s;
 mod limits;
+mod readme;
 mod repository;
 mod revocation;
 mod rls;
