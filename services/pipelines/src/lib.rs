@@ -1,4 +1,7 @@
-//! The pipelines service.
+//! The pipelines service: pipelines, their executions, and the leases by which runners do their stages.
+//!
+//! PostgreSQL is the queue. A lease that ran out is a loss of contact, never a failure: an apply that had begun is not
+//! tried again, its outcome is unknown, and it is said so.
 
 use diesel_migrations::embed_migrations;
 use kit::{
@@ -6,6 +9,10 @@ use kit::{
     db::migrate::Slice,
     service::{Build, Kit, Parts, Service},
 };
+
+pub mod model;
+mod schema;
+mod store;
 
 /// The service.
 pub const SERVICE: Service = Service {

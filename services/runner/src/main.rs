@@ -1,3 +1,5 @@
 //! The agent that runs pipeline stages.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    runner::main()
+}

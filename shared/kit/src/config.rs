@@ -1,6 +1,13 @@
 //! Configuration from the environment; every problem is collected before anything fails.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, ops::RangeInclusive, str::FromStr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{SocketAddr, TcpListener},
+    ops::RangeInclusive,
+    str::FromStr,
+    sync::Arc,
+};
 
 use tonic::transport::Endpoint;
 use tracing_subscriber::EnvFilter;
@@ -96,6 +103,22 @@ impl Env {
         }
     }
 
+    /// A port that is taken from here on, before anything can be asked of it; one that cannot be had is a problem.
+    ///
+    /// Needs a tokio runtime.
+    pub fn listen(&mut self, name: &str, default: &str) -> Option<Listener> {
+        let address: SocketAddr = self.parsed(name, default, &format!("an address with a port, like {default}"))?;
+        let bound = TcpListener::bind(address).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            let address = listener.local_addr()?;
+            let inner = tokio::net::TcpListener::from_std(listener)?;
+            Ok(Listener { inner, address })
+        });
+        bound
+            .map_err(|error| self.problem(format!("{name}: {address} cannot be listened on ({})", error.kind())))
+            .ok()
+    }
+
     /// Notes a problem.
     pub fn problem(&mut self, problem: impl Into<String>) {
         self.problems.push(problem.into());
@@ -107,15 +130,25 @@ impl Env {
     }
 }
 
+/// A port that this process has and does not yet serve at.
+#[derive(Debug)]
+pub struct Listener {
+    pub(crate) inner: tokio::net::TcpListener,
+    pub(crate) address: SocketAddr,
+}
+
+impl Listener {
+    /// Where it listens: with the port that the system chose for port 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 /// What every service is configured with.
 #[derive(Clone)]
 pub struct Config {
     /// Names the deployment; part of every token, so that those of one environment are void in another.
     pub environment: Arc<str>,
-    /// Where gRPC is served.
-    pub grpc_listen: SocketAddr,
-    /// Where health and metrics are served.
-    pub http_listen: SocketAddr,
     /// PostgreSQL as the slice's app role.
     pub database_url: String,
     /// Most connections as the app role.
@@ -168,11 +201,9 @@ pub const SLICES: [(&str, u16, u16); 5] = [
 impl Config {
     /// Reads what every service needs; `None` when a problem was noted.
     pub fn read(env: &mut Env, slice: &str) -> Option<Config> {
-        let (_, grpc, http) = SLICES
-            .iter()
-            .find(|(name, _, _)| *name == slice)
-            .copied()
-            .unwrap_or_else(|| (slice_unknown(env, slice), 0, 0));
+        if !SLICES.iter().any(|(name, _, _)| *name == slice) {
+            env.problem(format!("{slice} is no slice of the suite"));
+        }
         let environment = env.optional("BOARD3_ENVIRONMENT").unwrap_or_else(|| "dev".to_owned());
         if environment.is_empty()
             || environment.len() > 16
@@ -182,16 +213,6 @@ impl Config {
         {
             env.problem("BOARD3_ENVIRONMENT must be 1 to 16 of a-z and 0-9");
         }
-        let grpc_listen = env.parsed(
-            "BOARD3_GRPC_LISTEN",
-            &format!("127.0.0.1:{grpc}"),
-            "an address with a port, like 127.0.0.1:50051",
-        );
-        let http_listen = env.parsed(
-            "BOARD3_HTTP_LISTEN",
-            &format!("127.0.0.1:{http}"),
-            "an address with a port, like 127.0.0.1:9051",
-        );
         let database_url = env.required("DATABASE_URL");
         let database_worker_url = env.required("DATABASE_WORKER_URL");
         let database_connections = env.number("DATABASE_CONNECTIONS", 16, 1..=1000);
@@ -249,8 +270,6 @@ impl Config {
         let rate_scale = env.number("BOARD3_RATE_SCALE", 1, 1..=u32::MAX);
         Some(Config {
             environment: environment.into(),
-            grpc_listen: grpc_listen?,
-            http_listen: http_listen?,
             database_url: database_url?,
             database_connections: database_connections?,
             database_worker_url: database_worker_url?,
@@ -267,11 +286,6 @@ impl Config {
             rate_scale: rate_scale?,
         })
     }
-}
-
-fn slice_unknown<'a>(env: &mut Env, slice: &'a str) -> &'a str {
-    env.problem(format!("{slice} is no slice of the suite"));
-    slice
 }
 
 /// Whether calls can be made to an address as it stands: in plain HTTP/2, to a host.
@@ -292,7 +306,6 @@ mod tests {
         let mut env = Env::of([
             ("ENCRYPTION_KEY".to_owned(), "cafe".to_owned()),
             ("BOARD3_SERVICE_KEY".to_owned(), "c0ffee".to_owned()),
-            ("BOARD3_GRPC_LISTEN".to_owned(), "nowhere".to_owned()),
             ("BOARD3_PEER_KEYS".to_owned(), "mars=k4.public.x,".repeat(2)),
             ("BOARD3_IDENTITY".to_owned(), "https://identity:50051".to_owned()),
             ("BOARD3_DESIGNS".to_owned(), "http://".to_owned()),
@@ -310,7 +323,6 @@ mod tests {
             "REDIS_URL",
             "ENCRYPTION_KEY",
             "BOARD3_SERVICE_KEY",
-            "BOARD3_GRPC_LISTEN",
             "BOARD3_PEER_KEYS",
             "BOARD3_IDENTITY must be an address like http://",
             "BOARD3_DESIGNS must be an address like http://",
@@ -331,7 +343,23 @@ mod tests {
                 .iter()
                 .any(|problem| problem.contains("cafe") || problem.contains("c0ffee"))
         );
-        assert_eq!(problems.len(), 14, "{problems:?}");
+        assert_eq!(problems.len(), 13, "{problems:?}");
+    }
+
+    #[tokio::test]
+    async fn a_port_is_taken_once_and_the_second_who_wants_it_is_told() {
+        let mut env = Env::of([("BOARD3_ODD_LISTEN".to_owned(), "nowhere".to_owned())]);
+        let first = env.listen("BOARD3_DOOR_LISTEN", "127.0.0.1:0").expect("a port is free");
+        let default = first.address().to_string();
+        assert!(env.listen("BOARD3_DOOR_LISTEN", &default).is_none());
+        assert!(env.listen("BOARD3_ODD_LISTEN", "127.0.0.1:0").is_none());
+        assert_eq!(
+            env.take_problems(),
+            [
+                format!("BOARD3_DOOR_LISTEN: {default} cannot be listened on (address in use)"),
+                "BOARD3_ODD_LISTEN must be an address with a port, like 127.0.0.1:0".to_owned(),
+            ]
+        );
     }
 
     #[test]

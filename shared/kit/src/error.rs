@@ -218,6 +218,21 @@ impl Error {
         &self.0.violations
     }
 
+    /// The text for the caller, without the violations.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What was added for programs under this key, for protocols that tell it in their own way.
+    pub fn told(&self, key: &str) -> Option<&str> {
+        self.0.metadata.get(key).map(String::as_str)
+    }
+
+    /// When to try again, if that was said.
+    pub fn retry_delay(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
     /// The status to answer, with the request id that finds the call in the log.
     pub fn to_status(&self, request_id: Option<&str>) -> Status {
         self.to_status_with(request_id, None)

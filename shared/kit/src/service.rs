@@ -16,13 +16,13 @@ use tower::Service as TowerService;
 pub use crate::rpc::server::{Running, main, start};
 use crate::{
     auth::{authority::Authority, scope::WorkerScope},
-    config::{Config, Env},
+    config::{Config, Env, Listener},
     crypto::KeyRing,
     db::{Db, migrate::Slice},
     error::Result,
     events::consumer::Consumer,
     redis::Redis,
-    rpc::client::Peers,
+    rpc::{Door, client::Peers},
     telemetry::Metrics,
 };
 
@@ -72,6 +72,8 @@ pub struct Parts {
     pub(crate) names: Vec<&'static str>,
     pub(crate) consumers: Vec<Arc<dyn Consumer>>,
     pub(crate) authority: Option<Arc<dyn Authority>>,
+    pub(crate) doors: Vec<(Listener, Arc<dyn Door>)>,
+    pub(crate) work: Vec<BoxFuture<'static, ()>>,
 }
 
 impl Default for Parts {
@@ -88,6 +90,8 @@ impl Parts {
             names: Vec::new(),
             consumers: Vec::new(),
             authority: None,
+            doors: Vec::new(),
+            work: Vec::new(),
         }
     }
 
@@ -106,6 +110,19 @@ impl Parts {
     /// Applies other services' events.
     pub fn consume(mut self, consumer: impl Consumer) -> Self {
         self.consumers.push(Arc::new(consumer));
+        self
+    }
+
+    /// Serves another protocol at a port of its own, behind the same stack as gRPC.
+    pub fn door(mut self, listener: Listener, door: impl Door) -> Self {
+        self.doors.push((listener, Arc::new(door)));
+        self
+    }
+
+    /// Works between calls: starts once the service is built, and is dropped at its next await when the service has
+    /// drained. One that panics is logged and gone, so it catches what may fail itself and goes on.
+    pub fn work(mut self, work: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.work.push(Box::pin(work));
         self
     }
 

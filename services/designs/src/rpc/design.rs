@@ -230,6 +230,15 @@ impl DesignService for Designs {
             next_page_token,
         }))
     }
+
+    type ExportTerraformStream = tonic::codegen::BoxStream<api::designs::v1::ExportTerraformResponse>;
+
+    async fn export_terraform(
+        &self,
+        _: Request<api::designs::v1::ExportTerraformRequest>,
+    ) -> Result<Response<Self::ExportTerraformStream>, Status> {
+        Err(Error::new(kit::Reason::MethodUnknown, "no such RPC here").into())
+    }
 }
 
 impl Designs {
@@ -290,7 +299,7 @@ fn tell(tx: &mut Tx, design: &Design, deleted: bool) {
         design_id: design.id.to_string(),
         revision: design.revision,
         deleted,
-        name: design.name.to_string(),
+        name: design.name.clone().into(),
         latest_version: design.latest_version,
     }));
 }

@@ -207,6 +207,7 @@ impl From<Resource> for v1::Resource {
             resource_type: resource.resource_type.into(),
             name: resource.name.into(),
             address,
+            drifts: Vec::new(),
         }
     }
 }

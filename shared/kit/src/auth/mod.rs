@@ -12,4 +12,6 @@ pub mod token;
 
 pub use permission::PermissionSet;
 pub(crate) use remote::RemoteAuthority;
-pub use scope::{Begins, Call, OrgScope, PeerScope, PublicScope, Scope, Tenancy, UserScope, admitted};
+pub use scope::{
+    Begins, Call, OrgScope, PeerScope, PublicScope, Scope, Tenancy, UserScope, admitted, admitted_stream, repeats,
+};

@@ -9,7 +9,7 @@ use std::{
 };
 
 use api::policy::Method;
-use tonic::{Request, Status};
+use tonic::{Request, Status, Streaming};
 use uuid::Uuid;
 
 use super::jobs::Job;
@@ -357,20 +357,60 @@ admitted_as!(PeerScope, Peer);
 /// INTERNAL where the handler asks for another scope than its policy gives.
 #[allow(clippy::result_large_err)]
 pub fn admitted<S: Admitted, M: api::Request>(request: Request<M>) -> Result<(S, M), Status> {
+    let (scope, message) = found(request)?;
+    if let Some(text) = message.request_id() {
+        repeats_as(&scope, text, || message.encode_to_vec())?;
+    }
+    Ok((scope, message))
+}
+
+/// As [`admitted`], for an RPC whose caller streams: the scope, and the messages to come.
+///
+/// Which call it repeats is only known when its first message is read; [`repeats`] says so then.
+///
+/// # Errors
+/// INTERNAL where the handler asks for another scope than its policy gives.
+#[allow(clippy::result_large_err)]
+pub fn admitted_stream<S: Admitted, M: api::Request>(
+    request: Request<Streaming<M>>,
+) -> Result<(S, Streaming<M>), Status> {
+    Ok(found(request)?)
+}
+
+/// Says which call a stream, or a request of a [`crate::rpc::Door`], repeats: once, before [`crate::db::Db::write`].
+///
+/// `arguments` are all that two calls must have in common to be one: the encoded first message without its part of
+/// the content, and a keyed hash of the whole content. An empty `request_id` is none; one that is not a UUID is
+/// refused as [`admitted`] tells.
+///
+/// # Errors
+/// INTERNAL where it was already said.
+pub fn repeats(scope: &impl Admitted, request_id: &str, arguments: Vec<u8>) -> Result<()> {
+    repeats_as(scope, request_id, || arguments)
+}
+
+fn repeats_as(scope: &impl Admitted, text: &str, arguments: impl FnOnce() -> Vec<u8>) -> Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let repeat = crate::ids::parse(text).ok().map(|request_id| Repeat {
+        request_id,
+        arguments: arguments(),
+    });
+    scope
+        .call()
+        .repeat
+        .set(repeat)
+        .map_err(|_| Error::internal("a call repeats one other at most"))
+}
+
+/// The scope that the gate found, and what came with it.
+fn found<S: Admitted, T>(request: Request<T>) -> Result<(S, T)> {
     let (_, extensions, message) = request.into_parts();
     let scope = extensions
         .get::<Scope>()
         .and_then(S::from_scope)
         .ok_or_else(|| Error::internal("the handler asks for another scope than the RPC's policy gives"))?;
-    if let Some(text) = message.request_id().filter(|text| !text.is_empty()) {
-        let repeat = crate::ids::parse(text).ok().map(|request_id| Repeat {
-            request_id,
-            arguments: message.encode_to_vec(),
-        });
-        if scope.call().repeat.set(repeat).is_err() {
-            return Err(Error::new(Reason::Internal, "internal error").into());
-        }
-    }
     Ok((scope, message))
 }
 

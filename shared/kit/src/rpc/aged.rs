@@ -1,4 +1,6 @@
-//! Streams end after a maximum age; their callers go on from a cursor.
+//! Streams end after a maximum age; their callers go on from a cursor, or begin anew.
+//!
+//! None is cut so that it looks whole.
 
 use std::{
     pin::Pin,
@@ -8,24 +10,35 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
-use http_body::{Body as HttpBody, Frame};
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Status, body::Body};
 
 use crate::error::{Error, Reason};
 
 const OLDEST: Duration = Duration::from_secs(600);
 
+/// How a caller sees that a stream was cut.
+#[derive(Clone, Copy)]
+pub(super) enum Ending {
+    /// gRPC's trailers say why.
+    Trailers,
+    /// The body breaks off: its connection or its HTTP/2 stream is reset.
+    Broken,
+}
+
 struct Aged {
     inner: Body,
+    ending: Ending,
     end: Pin<Box<tokio::time::Sleep>>,
     over: bool,
 }
 
 /// Bounds a streamed response.
-pub(super) fn bounded(response: Response<Body>) -> Response<Body> {
+pub(super) fn bounded(response: Response<Body>, ending: Ending) -> Response<Body> {
     response.map(|inner| {
         Body::new(Aged {
             inner,
+            ending,
             end: Box::pin(tokio::time::sleep(OLDEST)),
             over: false,
         })
@@ -48,14 +61,19 @@ impl HttpBody for Aged {
             )
             .to_status(None);
             let mut trailers = HeaderMap::new();
-            return Poll::Ready(Some(
-                status.add_header(&mut trailers).map(|()| Frame::trailers(trailers)),
-            ));
+            return Poll::Ready(Some(match self.ending {
+                Ending::Trailers => status.add_header(&mut trailers).map(|()| Frame::trailers(trailers)),
+                Ending::Broken => Err(status),
+            }));
         }
         Pin::new(&mut self.inner).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {
         self.over || self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }

@@ -1,14 +1,13 @@
 //! What a call brings along: its id, its trace, where it comes from, how long it may take, its credential.
+//!
+//! Headers are hints of a caller: what is malformed is replaced, and only a credential is ever refused.
 
 use std::time::{Duration, Instant};
 
 use api::policy::Method;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, request::Parts};
 use opentelemetry::{propagation::Extractor, trace::TraceContextExt};
-use tonic::{
-    body::Body,
-    transport::server::{TcpConnectInfo, UdsConnectInfo},
-};
+use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::Uuid;
 
@@ -18,27 +17,27 @@ use crate::{
 };
 
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
-const LONGEST_DEADLINE: Duration = Duration::from_secs(60);
+/// The longest that any call may take.
+pub(super) const LONGEST_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The call that a request is.
-pub(super) fn call(method: &'static Method, request: &Request<Body>) -> Call {
-    let headers = request.headers();
+pub(super) fn call(method: &'static Method, request_id: String, parts: &Parts, allowed: Duration) -> Call {
     Call::new(
         method,
-        request_id(headers),
-        traceparent(headers),
-        address(request),
-        Instant::now() + time_allowed(headers),
+        request_id,
+        traceparent(&parts.headers),
+        address(parts),
+        Instant::now() + allowed,
     )
 }
 
 /// The span of a call, a child of the caller's where it sent one.
-pub(super) fn span(call: &Call, headers: &HeaderMap) -> tracing::Span {
+pub(super) fn span(call: &Call, headers: &HeaderMap, protocol: &'static str) -> tracing::Span {
     let span = tracing::info_span!(
         "rpc",
         otel.name = call.method.action,
         otel.kind = "server",
-        rpc.system = "grpc",
+        rpc.system = protocol,
         rpc.service = call.method.service,
         rpc.method = call.method.name,
         request_id = %call.request_id,
@@ -68,8 +67,8 @@ pub(super) fn request_id(headers: &HeaderMap) -> String {
 ///
 /// # Errors
 /// CREDENTIAL_INVALID for another kind of `authorization`.
-pub(super) fn bearer(request: &Request<Body>) -> Result<Option<&str>> {
-    let Some(value) = request.headers().get("authorization") else {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
+    let Some(value) = headers.get("authorization") else {
         return Ok(None);
     };
     let malformed = || {
@@ -113,21 +112,21 @@ fn well_formed(value: &str) -> bool {
         && span.bytes().any(|b| b != b'0')
 }
 
-fn address(request: &Request<Body>) -> String {
-    if let Some(info) = request.extensions().get::<TcpConnectInfo>() {
+fn address(parts: &Parts) -> String {
+    if let Some(info) = parts.extensions.get::<TcpConnectInfo>() {
         return info
             .remote_addr()
             .map(|address| address.ip().to_string())
             .unwrap_or_default();
     }
-    if request.extensions().get::<UdsConnectInfo>().is_some() {
+    if parts.extensions.get::<UdsConnectInfo>().is_some() {
         return "local".to_owned();
     }
     String::new()
 }
 
 /// The caller's `grpc-timeout`, a little shortened, because tonic's own timer fires at it and says CANCELLED.
-fn time_allowed(headers: &HeaderMap) -> Duration {
+pub(super) fn time_allowed(headers: &HeaderMap) -> Duration {
     let Some(asked) = text(headers, "grpc-timeout").and_then(timeout) else {
         return DEFAULT_DEADLINE;
     };

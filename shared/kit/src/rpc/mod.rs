@@ -2,13 +2,17 @@
 //!
 //! Request id and trace · span, access log, metrics · panics · load shed · rate by address · authenticate ·
 //! rate by caller and class · authorize · run with a deadline.
+//! A [`Door`] lets another protocol in through the same stack; [`Protocol`] is all in which the two differ.
 //! Nothing else in the suite logs a failed call, opens an RPC span or picks a status code.
 
 mod aged;
 mod arrival;
 pub mod client;
+mod door;
 mod health;
 pub mod server;
+
+pub use door::Door;
 
 use std::{
     convert::Infallible,
@@ -18,16 +22,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::policy::{self, RateClass};
+use api::policy::{self, Method, RateClass};
 use futures_util::{FutureExt, future::BoxFuture};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, request::Parts};
 use tokio::sync::Semaphore;
 use tonic::{Code, Status, body::Body};
 use tracing::Instrument;
 
 use crate::{
-    auth::{gate::Caller, gate::Gate, scope::Call},
-    error::{Error, Reason, Result},
+    auth::{
+        gate::{Caller, Gate},
+        scope::{Call, Scope},
+    },
+    error::{Error, Reason, Result, Violation},
     failpoint,
     rate::{Limit, Limiter},
     telemetry::Metrics,
@@ -95,44 +102,145 @@ where
             return Box::pin(inner.call(request));
         }
         let stack = self.stack.clone();
-        // A task of its own: a client that hangs up cancels no handler.
-        let task = tokio::spawn(stack.serve(inner, request));
         Box::pin(async move {
-            match task.await {
-                Ok(response) => Ok(response),
-                Err(failure) => Ok(Error::internal(failure).to_status(None).into_http()),
-            }
+            let run = async move |scope, mut request: Request<Body>| {
+                request.extensions_mut().insert::<Scope>(scope);
+                let Ok(response) = inner.call(request).await;
+                match refusal(&response) {
+                    None => Ok(response),
+                    Some(status) => Err(Failure::from(status)),
+                }
+            };
+            Ok(stack.answer(Grpc, request, run).await)
         })
     }
 }
 
+/// In what a protocol differs from the others; all else is the stack's.
+trait Protocol: Clone + Send + Sync + 'static {
+    /// As spans have it.
+    const NAME: &'static str;
+    /// How a stream that has reached its age is cut.
+    const ENDING: aged::Ending;
+    /// The RPC whose policy a request is under.
+    fn method(&self, parts: &Parts) -> Option<&'static Method>;
+    /// The caller's credential.
+    fn credential(&self, headers: &HeaderMap) -> Result<Option<String>>;
+    /// How long a call may take until its response begins.
+    fn time_allowed(&self, headers: &HeaderMap) -> Duration;
+    /// How a failure is answered; an invalid request also with what was found wrong outside of the handler.
+    fn refuse(&self, error: &Error, request_id: &str, also: Option<Violation>) -> Response<Body>;
+}
+
+#[derive(Clone, Copy)]
+struct Grpc;
+
+impl Protocol for Grpc {
+    const NAME: &'static str = "grpc";
+    const ENDING: aged::Ending = aged::Ending::Trailers;
+
+    fn method(&self, parts: &Parts) -> Option<&'static Method> {
+        policy::find(parts.uri.path())
+    }
+
+    fn credential(&self, headers: &HeaderMap) -> Result<Option<String>> {
+        Ok(arrival::bearer(headers)?.map(str::to_owned))
+    }
+
+    fn time_allowed(&self, headers: &HeaderMap) -> Duration {
+        arrival::time_allowed(headers)
+    }
+
+    fn refuse(&self, error: &Error, request_id: &str, also: Option<Violation>) -> Response<Body> {
+        error.to_status_with(Some(request_id), also).into_http()
+    }
+}
+
+/// Why a call failed: an error of ours, at hand or as the source of a handler's status.
+enum Failure {
+    Ours(Error),
+    Told(Status),
+}
+
+impl Failure {
+    fn error(&self) -> &Error {
+        match self {
+            Failure::Ours(error) => error,
+            Failure::Told(status) => ours(status).expect("only a status with an error of ours is told"),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Ours(error)
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        if ours(&status).is_some() {
+            Failure::Told(status)
+        } else {
+            Failure::Ours(foreign(&status))
+        }
+    }
+}
+
+type Answer = Result<Response<Body>, Failure>;
+
 impl Stack {
-    /// One call, from its arrival to its answer.
-    async fn serve<S>(self: Arc<Self>, inner: S, request: Request<Body>) -> Response<Body>
+    /// One call, from its arrival to its answer; `run` is what the stack is around.
+    async fn answer<P, R, F>(self: Arc<Self>, protocol: P, request: Request<Body>, run: R) -> Response<Body>
     where
-        S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send,
-        S::Future: Send,
+        P: Protocol,
+        R: FnOnce(Scope, Request<Body>) -> F + Send + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let id = arrival::request_id(request.headers());
+        // A task of its own: a client that hangs up cancels no handler.
+        let task = tokio::spawn(self.serve(protocol.clone(), request, id.clone(), run));
+        let mut response = task
+            .await
+            .unwrap_or_else(|failure| protocol.refuse(&Error::internal(failure), &id, None));
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert("x-request-id", id);
+        }
+        response
+    }
+
+    async fn serve<P, R, F>(self: Arc<Self>, protocol: P, request: Request<Body>, id: String, run: R) -> Response<Body>
+    where
+        P: Protocol,
+        R: FnOnce(Scope, Request<Body>) -> F + Send,
+        F: Future<Output = Answer> + Send,
     {
         let started = Instant::now();
-        let Some(method) = policy::find(request.uri().path()) else {
-            return self.unknown(&request);
+        let (parts, body) = request.into_parts();
+        let Some(method) = protocol.method(&parts) else {
+            return protocol.refuse(&Error::new(Reason::MethodUnknown, "no such RPC here"), &id, None);
         };
-        let call = Arc::new(arrival::call(method, &request));
-        let span = arrival::span(&call, request.headers());
+        let allowed = protocol.time_allowed(&parts.headers);
+        let call = Arc::new(arrival::call(method, id, &parts, allowed));
+        let span = arrival::span(&call, &parts.headers, P::NAME);
+        let request = Request::from_parts(parts, body);
+        // What can fail before the handler, and the handler itself; a panic is a fault of ours like any other.
+        let guarded = AssertUnwindSafe(self.admitted_and_run(&protocol, request, call.clone(), run)).catch_unwind();
         let outcome = CURRENT
-            .scope(call.clone(), self.guarded(inner, request, call.clone()))
+            .scope(call.clone(), guarded)
             .instrument(span.clone())
-            .await;
-        let refused = outcome.as_ref().ok().and_then(refusal);
-        let (mut response, code) = match (outcome, refused) {
-            (Ok(response), None) => (response, Code::Ok),
-            (Err(error), _) => self.failed(&call, &error, &span),
-            (Ok(_), Some(status)) => match ours(&status) {
-                Some(error) => self.failed(&call, error, &span),
-                None => self.failed(&call, &foreign(&status), &span),
-            },
-        };
+            .await
+            .unwrap_or_else(|_| Err(Error::internal("the handler panicked").into()));
         let took = started.elapsed();
+        let (response, code) = match outcome {
+            Ok(response) => (response, Code::Ok),
+            Err(failure) => {
+                let error = failure.error();
+                span.in_scope(|| log_failed(error));
+                let response = protocol.refuse(error, &call.request_id, call.request_id_violation());
+                (response, error.code())
+            }
+        };
         self.metrics.rpc(method, code, took);
         if code == Code::Ok {
             let took_ms = took.as_millis() as u64;
@@ -142,33 +250,14 @@ impl Stack {
                 _ => tracing::info!(code = "OK", took_ms, "call"),
             });
         }
-        if let Ok(id) = HeaderValue::from_str(&call.request_id) {
-            response.headers_mut().insert("x-request-id", id);
-        }
         response
     }
 
-    /// What can fail before the handler, and the handler itself; a panic is a fault of ours like any other.
-    async fn guarded<S>(&self, inner: S, request: Request<Body>, call: Arc<Call>) -> Result<Response<Body>>
+    async fn admitted_and_run<P, R, F>(&self, protocol: &P, request: Request<Body>, call: Arc<Call>, run: R) -> Answer
     where
-        S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send,
-        S::Future: Send,
-    {
-        AssertUnwindSafe(self.admitted_and_run(inner, request, call))
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_| Err(Error::internal("the handler panicked")))
-    }
-
-    async fn admitted_and_run<S>(
-        &self,
-        mut inner: S,
-        mut request: Request<Body>,
-        call: Arc<Call>,
-    ) -> Result<Response<Body>>
-    where
-        S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send,
-        S::Future: Send,
+        P: Protocol,
+        R: FnOnce(Scope, Request<Body>) -> F + Send,
+        F: Future<Output = Answer> + Send,
     {
         let deadline = tokio::time::Instant::from_std(call.deadline);
         let run = async {
@@ -176,26 +265,24 @@ impl Stack {
                 Error::new(Reason::Overloaded, "the service carries as many calls as it can")
                     .retry_after(Duration::from_secs(1))
             })?;
-            let bearer = arrival::bearer(&request).map(|credential| credential.map(str::to_owned));
-            let caller = self.caller(bearer, &call).await?;
+            let caller = self.caller(protocol.credential(request.headers()), &call).await?;
             self.rate_by_caller(&caller, &call).await?;
             let scope = self.gate.admit(caller, call.clone()).await?;
             let who = scope.tenancy();
-            request.extensions_mut().insert(scope);
             failpoint::hit("rpc.before_handler").await?;
-            let Ok(response) = inner.call(request).await;
-            if let Some(status) = refusal(&response).filter(|status| status.code() == Code::PermissionDenied)
-                && let Some(error) = ours(&status)
+            let answer = run(scope, request).await;
+            if let Err(failure) = &answer
+                && failure.error().code() == Code::PermissionDenied
             {
-                self.gate.record_denial(who, call.clone(), error).await;
+                self.gate.record_denial(who, call.clone(), failure.error()).await;
             }
-            Ok::<_, Error>(response)
+            answer
         };
         let response = tokio::time::timeout_at(deadline, run)
             .await
             .map_err(|_| Error::new(Reason::DeadlineExceeded, "the call did not finish in its time"))??;
         Ok(if call.method.streams {
-            aged::bounded(response)
+            aged::bounded(response, P::ENDING)
         } else {
             response
         })
@@ -245,30 +332,17 @@ impl Stack {
             burst: (per_minute / 6).max(20),
         }
     }
+}
 
-    /// The answer of a failed call, logged once: faults of ours as errors, broken dependencies as warnings.
-    fn failed(&self, call: &Call, error: &Error, span: &tracing::Span) -> (Response<Body>, Code) {
-        let code = error.code();
-        let reason = error.reason_name();
-        span.in_scope(|| match code {
-            Code::Internal | Code::Unknown | Code::DataLoss => {
-                tracing::error!(?code, reason, error = ?error, "call failed")
-            }
-            Code::Unavailable => tracing::warn!(?code, reason, error = ?error, "call failed"),
-            _ => tracing::info!(?code, reason, "call refused"),
-        });
-        let status = error.to_status_with(Some(&call.request_id), call.request_id_violation());
-        (status.into_http(), code)
-    }
-
-    fn unknown(&self, request: &Request<Body>) -> Response<Body> {
-        let error = Error::new(Reason::MethodUnknown, "no such RPC here");
-        let id = arrival::request_id(request.headers());
-        let mut response = error.to_status(Some(&id)).into_http();
-        if let Ok(id) = HeaderValue::from_str(&id) {
-            response.headers_mut().insert("x-request-id", id);
+/// A failed call is logged once: faults of ours as errors, broken dependencies as warnings.
+fn log_failed(error: &Error) {
+    let (code, reason) = (error.code(), error.reason_name());
+    match code {
+        Code::Internal | Code::Unknown | Code::DataLoss => {
+            tracing::error!(?code, reason, error = ?error, "call failed")
         }
-        response
+        Code::Unavailable => tracing::warn!(?code, reason, error = ?error, "call failed"),
+        _ => tracing::info!(?code, reason, "call refused"),
     }
 }
 

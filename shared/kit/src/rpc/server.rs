@@ -1,13 +1,9 @@
 //! A service from its environment to its end: configuration, listeners, readiness, drain.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, panic::AssertUnwindSafe, process::ExitCode, sync::Arc, time::Duration};
 
 use api::events::v1::event_log_service_server::EventLogServiceServer;
+use futures_util::{FutureExt, future::join_all};
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::{server::NamedService as _, transport::server::TcpIncoming};
@@ -15,10 +11,10 @@ use tonic_health::ServingStatus;
 
 mod readiness;
 
-use super::{Stack, StackLayer, client::Peers, health};
+use super::{Stack, StackLayer, client::Peers, door, health};
 use crate::{
     auth::{RemoteAuthority, authority::Authority, gate::Gate, jobs::RemoteJobs, revocation::Revocations},
-    config::{Config, Env, Problems},
+    config::{Config, Env, Problems, SLICES},
     db::{self, Db, migrate},
     events::{
         self,
@@ -72,7 +68,7 @@ async fn serve(service: Service) -> ExitCode {
         }
     };
     telemetry::log_panics();
-    tracing::info!(service = service.slice.name, grpc = %running.grpc, http = %running.http, "serving");
+    tracing::info!(service = service.slice.name, grpc = %running.grpc, http = %running.http, doors = ?running.doors, "serving");
     stopped.await;
     running.stop().await;
     ExitCode::SUCCESS
@@ -102,6 +98,8 @@ pub struct Running {
     pub grpc: SocketAddr,
     /// Where health and metrics are served.
     pub http: SocketAddr,
+    /// Where its doors are, as they were added.
+    pub doors: Vec<SocketAddr>,
     /// What the service runs with, for tests.
     pub kit: Kit,
     shutdown: CancellationToken,
@@ -117,7 +115,7 @@ impl Running {
     /// Lets calls under way finish, at most 10 s, then stops everything.
     pub async fn stop(self) {
         self.shutdown.cancel();
-        let served = futures_util::future::join_all(self.servers);
+        let served = join_all(self.servers);
         if tokio::time::timeout(DRAIN, served).await.is_err() {
             tracing::warn!("calls were still under way after the drain");
         }
@@ -126,6 +124,7 @@ impl Running {
         for task in &self.tasks {
             task.abort();
         }
+        let _ = tokio::time::timeout(Duration::from_secs(2), join_all(self.tasks)).await;
         if let Some(traces) = self.traces {
             let _ = tokio::task::spawn_blocking(move || traces.shutdown()).await;
         }
@@ -141,16 +140,13 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
     let config = Config::read(&mut env, slice);
     let build = (service.configure)(&mut env);
     // What can be tried is tried even where something else is wrong, so that all problems are told at once.
-    let grpc = listen(
-        &mut env,
-        "BOARD3_GRPC_LISTEN",
-        config.as_ref().map(|config| config.grpc_listen),
-    );
-    let http = listen(
-        &mut env,
-        "BOARD3_HTTP_LISTEN",
-        config.as_ref().map(|config| config.http_listen),
-    );
+    let (_, grpc, http) = SLICES
+        .iter()
+        .find(|(name, _, _)| *name == slice)
+        .copied()
+        .unwrap_or((slice, 0, 0));
+    let grpc = env.listen("BOARD3_GRPC_LISTEN", &format!("127.0.0.1:{grpc}"));
+    let http = env.listen("BOARD3_HTTP_LISTEN", &format!("127.0.0.1:{http}"));
     let instance = reach_database(&mut env, "DATABASE_URL").await;
     let _ = reach_database(&mut env, "DATABASE_WORKER_URL").await;
     let redis = config.as_ref().and_then(|config| {
@@ -168,10 +164,10 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
 
     // A service reaches itself where it listens, also on a port that the system chose.
     let mut config = config;
-    let own = if grpc.local.ip().is_unspecified() {
-        format!("127.0.0.1:{}", grpc.local.port())
+    let own = if grpc.address.ip().is_unspecified() {
+        format!("127.0.0.1:{}", grpc.address.port())
     } else {
-        grpc.local.to_string()
+        grpc.address.to_string()
     };
     config.peers.insert(slice.to_owned(), format!("http://{own}"));
 
@@ -247,7 +243,7 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
         .add_service(reflection(&parts.names).build_v1().expect(whole))
         .add_service(reflection(&parts.names).build_v1alpha().expect(whole));
 
-    let tasks = vec![
+    let mut tasks = vec![
         tokio::spawn({
             let stack = stack.clone();
             async move { stack.gate.keep_keys_fresh().await }
@@ -272,39 +268,52 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
         )),
         tokio::spawn(db::requests::keep_pruned(worker)),
     ];
+    tasks.extend(
+        parts
+            .work
+            .into_iter()
+            .map(|work| tokio::spawn(told_when_it_panics(work))),
+    );
 
     let drained = CancellationToken::new();
     let events = tokio::spawn(events::run(kit.clone(), parts.consumers, drained.clone()));
 
-    let (grpc_address, http_address) = (grpc.local, http.local);
-    let incoming = TcpIncoming::from(grpc.listener).with_nodelay(Some(true));
+    let (grpc_address, http_address) = (grpc.address, http.address);
+    let incoming = TcpIncoming::from(grpc.inner).with_nodelay(Some(true));
     let served = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .max_concurrent_streams(1024)
-        .layer(StackLayer(stack))
+        .layer(StackLayer(stack.clone()))
         .add_routes(parts.routes.routes().prepare())
         .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     let router = health::router(slice, readiness, metrics);
     let stop_http = shutdown.clone().cancelled_owned();
-    let servers = vec![
+    let mut servers = vec![
         tokio::spawn(async move {
             if let Err(error) = served.await {
                 tracing::error!(error = ?error, "the gRPC server ended");
             }
         }),
         tokio::spawn(async move {
-            if let Err(error) = axum::serve(http.listener, router)
-                .with_graceful_shutdown(stop_http)
-                .await
-            {
+            if let Err(error) = axum::serve(http.inner, router).with_graceful_shutdown(stop_http).await {
                 tracing::error!(error = ?error, "the HTTP server ended");
             }
         }),
     ];
+    let doors = parts.doors.iter().map(|(listener, _)| listener.address()).collect();
+    for (listener, door) in parts.doors {
+        servers.push(tokio::spawn(door::serve(
+            listener,
+            door,
+            stack.clone(),
+            shutdown.clone(),
+        )));
+    }
     Ok(Running {
         grpc: grpc_address,
         http: http_address,
+        doors,
         kit,
         shutdown,
         drained,
@@ -315,24 +324,11 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
     })
 }
 
-struct Listening {
-    listener: tokio::net::TcpListener,
-    local: SocketAddr,
-}
-
-fn listen(env: &mut Env, name: &str, address: Option<SocketAddr>) -> Option<Listening> {
-    let address = address.or_else(|| env.optional(name)?.parse().ok())?;
-    let bound = TcpListener::bind(address).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        let local = listener.local_addr()?;
-        Ok(Listening {
-            listener: tokio::net::TcpListener::from_std(listener)?,
-            local,
-        })
-    });
-    bound
-        .map_err(|error| env.problem(format!("{name}: {address} cannot be listened on ({})", error.kind())))
-        .ok()
+/// A service's work, which does not go silently when it panics.
+async fn told_when_it_panics(work: impl Future<Output = ()>) {
+    if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+        tracing::error!("work between calls panicked and is gone until the service starts again");
+    }
 }
 
 /// Reaches the database once and reads the suite's instance id.

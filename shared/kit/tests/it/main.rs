@@ -4,6 +4,7 @@
 mod cache;
 mod database;
 mod events;
+mod events_caught_up;
 mod events_log;
 mod events_once;
 mod events_path;
