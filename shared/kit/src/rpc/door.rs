@@ -1,0 +1,131 @@
+//! Doors: other protocols over HTTP/1.1 and h2c, whose requests pass the same stack as gRPC.
+//!
+//! A door says which RPC's policy a request is under, and never decides whether it may pass.
+
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+
+use api::policy::Method;
+use async_trait::async_trait;
+use http::{HeaderMap, Request, Response, request::Parts};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
+use tokio::net::TcpStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{body::Body, transport::server::Connected as _};
+
+use super::{Failure, Protocol, Stack, aged::Ending, arrival};
+use crate::{
+    auth::scope::{OrgScope, Scope},
+    config::Listener,
+    error::{Error, Result, Violation},
+};
+
+/// How long a connection may take for a request's head, and stay without a request.
+const HEAD: Duration = Duration::from_secs(30);
+
+/// Another protocol than gRPC, at a port of its own.
+///
+/// Request id, trace, access log, metrics, load, rates, authentication, permission, deadline and denials in the trail
+/// are the stack's, by the policy of the RPC that [`Door::method`] names, as for a gRPC call of it.
+/// A request has 60 s until its response begins, and the response 10 minutes. Its body is as long as the caller makes
+/// it: [`Door::serve`] bounds what it reads.
+#[async_trait]
+pub trait Door: Send + Sync + 'static {
+    /// The RPC whose policy a request is under, one of an organization; `None` is refused with METHOD_UNKNOWN.
+    fn method(&self, parts: &Parts) -> Option<&'static Method>;
+
+    /// The access token, API key or job credential that the headers hold, for example as basic auth's password.
+    ///
+    /// # Errors
+    /// CREDENTIAL_INVALID for headers that make no sense.
+    fn credential(&self, headers: &HeaderMap) -> Result<Option<String>>;
+
+    /// Answers an admitted request. Answers that are failures are errors, so that log, metrics and trail know of them.
+    async fn serve(&self, scope: OrgScope, request: Request<Body>) -> Result<Response<Body>>;
+
+    /// How a failure looks in this protocol, the stack's and its own alike. The stack adds `x-request-id`.
+    fn refuse(&self, error: &Error) -> Response<Body>;
+}
+
+#[derive(Clone)]
+struct Behind(Arc<dyn Door>);
+
+impl Protocol for Behind {
+    const NAME: &'static str = "http";
+    const ENDING: Ending = Ending::Broken;
+
+    fn method(&self, parts: &Parts) -> Option<&'static Method> {
+        self.0.method(parts)
+    }
+
+    fn credential(&self, headers: &HeaderMap) -> Result<Option<String>> {
+        self.0.credential(headers)
+    }
+
+    fn time_allowed(&self, _: &HeaderMap) -> Duration {
+        arrival::LONGEST_DEADLINE
+    }
+
+    fn refuse(&self, error: &Error, _: &str, _: Option<Violation>) -> Response<Body> {
+        self.0.refuse(error)
+    }
+}
+
+/// Serves a door until the service stops; then idle connections are closed and busy ones after their answer.
+pub(super) async fn serve(listener: Listener, door: Arc<dyn Door>, stack: Arc<Stack>, shutdown: CancellationToken) {
+    let mut listener = listener.inner;
+    let connections = TaskTracker::new();
+    loop {
+        let (stream, _) = tokio::select! {
+            () = shutdown.cancelled() => break,
+            // Waits where the process has no descriptor left, and goes on.
+            accepted = axum::serve::Listener::accept(&mut listener) => accepted,
+        };
+        connections.spawn(connected(stream, Behind(door.clone()), stack.clone(), shutdown.clone()));
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+async fn connected(stream: TcpStream, behind: Behind, stack: Arc<Stack>, shutdown: CancellationToken) {
+    let _ = stream.set_nodelay(true);
+    let caller = stream.connect_info();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(caller.clone());
+        let (stack, behind) = (stack.clone(), behind.clone());
+        async move {
+            let door = behind.0.clone();
+            let run = async move |scope, request| match scope {
+                Scope::Org(scope) => door.serve(scope, request).await.map_err(Failure::from),
+                Scope::Public(_) | Scope::User(_) | Scope::Peer(_) => {
+                    Err(Error::internal("a door serves RPCs of an organization alone").into())
+                }
+            };
+            Ok::<_, Infallible>(stack.answer(behind, request, run).await)
+        }
+    });
+    let mut server = Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HEAD)
+        .keep_alive_timeout(Duration::from_secs(10))
+        .max_concurrent_streams(1024);
+    let mut served = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error, "a connection broke");
+    }
+}
