@@ -7,6 +7,12 @@ use kit::{
     service::{Build, Kit, Parts, Service},
 };
 
+pub mod model;
+mod rpc;
+mod schema;
+mod store;
+mod wire;
+
 /// The service.
 pub const SERVICE: Service = Service {
     slice: &SLICE,
