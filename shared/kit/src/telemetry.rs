@@ -23,7 +23,8 @@ use prometheus_client::{
     registry::Registry,
 };
 use tonic::Code;
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::Subscriber;
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt};
 
 use crate::config::Config;
 
@@ -49,24 +50,41 @@ pub(crate) fn start(config: &Config, slice: &'static str) -> Option<SdkTracerPro
     let traces = provider
         .as_ref()
         .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("board3")));
-    let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt::layer()
-        .json()
-        .flatten_event(true)
-        .with_current_span(true)
-        .with_span_list(false)
-        .with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first.
     let _ = tracing_subscriber::registry()
-        .with(filter)
+        .with(filter(&config.log))
         .with(traces)
-        .with(lines)
+        .with(lines())
         .try_init();
     provider
 }
 
+/// Starts logs alone, for a program that serves no slice; call once, from `main`.
+pub fn start_logs(log: &str) {
+    let _ = tracing_subscriber::registry()
+        .with(filter(log))
+        .with(lines())
+        .try_init();
+}
+
+fn filter(log: &str) -> EnvFilter {
+    EnvFilter::try_new(log).unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
+fn lines<S>() -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(true)
+        .with_span_list(false)
+        .with_writer(std::io::stderr)
+}
+
 /// Logs panics like everything else: where, never what, for a panic's message may hold anything.
-pub(crate) fn log_panics() {
+pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic
             .location()
