@@ -112,7 +112,7 @@ impl Gate {
             exchanged: Mutex::new(LruCache::new(ENTRIES)),
             exchanging: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
             permissions: Mutex::new(LruCache::new(ENTRIES)),
-            jobs: Jobs::new(db.slice(), jobs, config.ring.clone()),
+            jobs: Jobs::new(jobs, config.ring.clone()),
             ring: config.ring.clone(),
             db,
         }

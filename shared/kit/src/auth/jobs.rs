@@ -9,10 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{
-    pipelines::v1::{CheckJobCredentialRequest, job_service_client::JobServiceClient},
-    policy,
-};
+use api::pipelines::v1::{CheckJobCredentialRequest, job_service_client::JobServiceClient};
 use async_trait::async_trait;
 use lru::LruCache;
 use uuid::Uuid;
@@ -41,8 +38,6 @@ const LONGEST: usize = 256;
 /// Most questions at once; credentials that share a lane wait for each other.
 const LANES: usize = 32;
 const ENTRIES: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
-/// Who may ask is in this RPC's policy.
-const CHECK: &str = "/board3.pipelines.v1.JobService/CheckJobCredential";
 
 /// What a job credential opens: one design and one state of one organization.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,8 +79,7 @@ pub(crate) trait JobAuthority: Send + Sync + 'static {
 
 /// What is known of job credentials.
 pub(super) struct Jobs {
-    /// `None` where pipelines answers this service nothing about jobs: then no job is known here.
-    pipelines: Option<Arc<dyn JobAuthority>>,
+    pipelines: Arc<dyn JobAuthority>,
     ring: Arc<KeyRing>,
     known: Mutex<LruCache<[u8; 32], Known>>,
     asking: [tokio::sync::Mutex<()>; LANES],
@@ -107,10 +101,9 @@ enum Known {
 }
 
 impl Jobs {
-    pub(super) fn new(slice: &str, pipelines: Arc<dyn JobAuthority>, ring: Arc<KeyRing>) -> Self {
-        let may_ask = policy::find(CHECK).is_some_and(|check| check.peers.contains(&slice));
+    pub(super) fn new(pipelines: Arc<dyn JobAuthority>, ring: Arc<KeyRing>) -> Self {
         Jobs {
-            pipelines: may_ask.then_some(pipelines),
+            pipelines,
             ring,
             known: Mutex::new(LruCache::new(ENTRIES)),
             asking: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
@@ -124,9 +117,6 @@ impl Jobs {
     /// # Errors
     /// CREDENTIAL_INVALID; DEPENDENCY_UNAVAILABLE where pipelines must be asked and does not answer.
     pub(super) async fn find(&self, credential: &str, charge: impl AsyncFnOnce() -> Result<()>) -> Result<Arc<Job>> {
-        let Some(pipelines) = &self.pipelines else {
-            return Err(invalid("a job's, for another service"));
-        };
         if credential.len() > LONGEST || !credential.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(invalid("a malformed job credential"));
         }
@@ -142,7 +132,7 @@ impl Jobs {
             charge().await?;
         }
         let asked = Instant::now();
-        let answer = tokio::time::timeout(ANSWER, pipelines.check(credential))
+        let answer = tokio::time::timeout(ANSWER, self.pipelines.check(credential))
             .await
             .unwrap_or_else(|_| Err(Error::unavailable("pipelines", "no answer in time")));
         self.learned(digest, asked, answer)

@@ -48,7 +48,7 @@ struct World {
 }
 
 impl World {
-    fn of(slice: &'static str) -> World {
+    fn new() -> World {
         let key = "07".repeat(32);
         let nowhere = "postgresql://nobody@127.0.0.1:1/nowhere";
         let mut env = Env::of(
@@ -62,7 +62,7 @@ impl World {
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
-        let config = Config::read(&mut env, slice).unwrap();
+        let config = Config::read(&mut env, "designs").unwrap();
         let job = Job {
             id: Uuid::now_v7(),
             org: OrgId::new(),
@@ -75,7 +75,7 @@ impl World {
             away: AtomicU32::new(0),
             asked: AtomicU32::new(0),
         });
-        let db = Db::new(nowhere, 1, slice, config.ring.clone(), false);
+        let db = Db::new(nowhere, 1, "designs", config.ring.clone(), false);
         let revocations = Arc::new(Revocations::new());
         World {
             gate: Gate::new(&config, Arc::new(Nobody), desk.clone(), revocations, db),
@@ -124,7 +124,7 @@ impl World {
 
 #[tokio::test]
 async fn an_answer_is_good_for_two_seconds_and_asked_for_once_however_many_call() {
-    let world = World::of("designs");
+    let world = World::new();
     let calls = (0..30).map(|_| world.known(GOOD));
     assert!(
         futures_util::future::join_all(calls)
@@ -153,7 +153,7 @@ async fn an_answer_is_good_for_two_seconds_and_asked_for_once_however_many_call(
 #[tokio::test]
 async fn while_pipelines_is_away_a_job_goes_on_until_its_lease_would_have_ended() {
     for away in [1, 2] {
-        let world = World::of("terraform_state");
+        let world = World::new();
         assert_eq!(world.known(GOOD).await, "job");
         world.desk.away.store(away, Ordering::SeqCst);
         world.later(10);
@@ -183,7 +183,7 @@ async fn while_pipelines_is_away_a_job_goes_on_until_its_lease_would_have_ended(
 
 #[tokio::test]
 async fn what_is_no_job_credential_or_was_just_refused_asks_nobody() {
-    let world = World::of("designs");
+    let world = World::new();
     let long = format!("b3j_{}", "x".repeat(300));
     for _ in 0..20 {
         for credential in ["b3j_stranger", "b3j_\u{e9}", "b3j_with blanks", &long] {
@@ -191,18 +191,11 @@ async fn what_is_no_job_credential_or_was_just_refused_asks_nobody() {
         }
     }
     assert_eq!((world.asked(), world.charged()), (1, 1));
-
-    // Only those whom pipelines answers ask it.
-    for slice in ["identity", "audit", "pipelines"] {
-        let world = World::of(slice);
-        assert_eq!(world.known(GOOD).await, "CREDENTIAL_INVALID");
-        assert_eq!((world.asked(), world.charged()), (0, 0), "{slice}");
-    }
 }
 
 #[tokio::test]
 async fn a_job_holds_its_permissions_in_its_organization_for_what_it_is_bound_to() {
-    let world = World::of("designs");
+    let world = World::new();
     let Scope::Org(scope) = world.admitted(READ).await.unwrap() else {
         panic!("another scope")
     };
@@ -236,7 +229,7 @@ async fn a_job_holds_its_permissions_in_its_organization_for_what_it_is_bound_to
 
 #[tokio::test]
 async fn users_are_bound_to_nothing() {
-    let world = World::of("designs");
+    let world = World::new();
     let Scope::Org(mut scope) = world.admitted(READ).await.unwrap() else {
         panic!("another scope")
     };
