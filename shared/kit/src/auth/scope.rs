@@ -380,8 +380,8 @@ pub fn admitted_stream<S: Admitted, M: api::Request>(
 /// Says which call a stream, or a request of a [`crate::rpc::Door`], repeats: once, before [`crate::db::Db::write`].
 ///
 /// `arguments` are all that two calls must have in common to be one: the encoded first message without its part of
-/// the content, and a keyed hash of the whole content. An empty `request_id` is none; one that is not a UUID is
-/// refused as [`admitted`] tells.
+/// the content, and a hash of the whole content (a plain one: only a keyed hash of `arguments` is kept).
+/// An empty `request_id` is none; one that is not a UUID is refused as [`admitted`] tells.
 ///
 /// # Errors
 /// INTERNAL where it was already said.
