@@ -86,6 +86,8 @@ pub async fn serve_with(service: Service, more: &[(&str, &str)]) -> Served {
         ("BOARD3_SIGNING_KEY", seed(7)),
         ("PASSWORD_PEPPER", seed(4)),
         ("API_KEY_PEPPER", seed(5)),
+        ("TERRAFORM_STATE_ENCRYPTION_KEY", seed(6)),
+        ("BOARD3_TERRAFORM_LISTEN", "127.0.0.1:0".to_owned()),
         ("BOARD3_RATE_SCALE", "1000".to_owned()),
         (
             "BOARD3_LOG",
