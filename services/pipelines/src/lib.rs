@@ -3,6 +3,7 @@
 //! PostgreSQL is the queue. A lease that ran out is a loss of contact, never a failure: an apply that had begun is not
 //! tried again, its outcome is unknown, and it is said so.
 
+use api::pipelines::v1::{job_service_server::JobServiceServer, runner_service_server::RunnerServiceServer};
 use diesel_migrations::embed_migrations;
 use kit::{
     config::Env,
@@ -10,9 +11,13 @@ use kit::{
     service::{Build, Kit, Parts, Service},
 };
 
+mod doorbell;
 pub mod model;
+mod reaper;
+mod rpc;
 mod schema;
 mod store;
+mod wire;
 
 /// The service.
 pub const SERVICE: Service = Service {
@@ -25,6 +30,28 @@ static SLICE: Slice = Slice {
     migrations: embed_migrations!("../../migrations/pipelines"),
 };
 
-fn configure(_: &mut Env) -> Option<Build> {
-    Some(Box::new(|_: Kit| Box::pin(async move { Ok(Parts::new()) })))
+/// The most bytes of a request: a plan file of 3 MiB and everything beside it.
+const MOST_REQUEST_BYTES: usize = 4 << 20;
+
+fn configure(env: &mut Env) -> Option<Build> {
+    let terms = store::lease::Terms::read(env)?;
+    Some(Box::new(move |kit: Kit| {
+        Box::pin(async move {
+            let bell = doorbell::Doorbell::default();
+            let runners = rpc::runner::Runners {
+                db: kit.db.clone(),
+                ring: kit.ring.clone(),
+                terms,
+                bell: bell.clone(),
+            };
+            let jobs = rpc::job::Jobs {
+                db: kit.db.clone(),
+                ring: kit.ring.clone(),
+            };
+            Ok(Parts::new()
+                .serve(RunnerServiceServer::new(runners).max_decoding_message_size(MOST_REQUEST_BYTES))
+                .serve(JobServiceServer::new(jobs).max_decoding_message_size(64 << 10))
+                .work(reaper::run(kit, bell)))
+        })
+    }))
 }

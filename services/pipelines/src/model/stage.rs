@@ -1,7 +1,7 @@
 //! Stages of executions: what is to be done, and where it stands.
 
 use diesel::prelude::{Insertable, Queryable, Selectable};
-use kit::ids::OrgId;
+use kit::{db::About, ids::OrgId};
 
 use super::{
     ExecutionId, FailureDetail, FailureReason, RunnerName, StageId, StageKind, StageName, StageStatus, attempt::Attempt,
@@ -72,6 +72,14 @@ pub struct Stage {
     pub failure_reason: Option<FailureReason>,
     /// The same in words.
     pub failure_detail: FailureDetail,
+}
+
+impl About for Stage {
+    const TYPE: &'static str = "stage";
+
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
 }
 
 /// A stage's row to insert.

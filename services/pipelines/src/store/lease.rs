@@ -5,8 +5,8 @@
 
 use api::events::v1::{JobEnded, event::Payload};
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, JoinOnDsl, NullableExpressionMethods, OptionalExtension, QueryDsl, QueryableByName,
-    SelectableHelper,
+    BoolExpressionMethods, ExpressionMethods, JoinOnDsl, NullableExpressionMethods, OptionalExtension, QueryDsl,
+    QueryableByName, SelectableHelper,
     dsl::{sql, sql_query},
     expression::SqlLiteral,
     sql_types::{Bool, Text, Timestamptz, Uuid as SqlUuid},
@@ -103,11 +103,7 @@ impl Held {
 
 /// The lease is no longer the runner's.
 pub(crate) fn lost(id: AttemptId) -> Error {
-    Error::new(
-        Reason::LeaseLost,
-        "the lease has ended; stop what was done under it",
-    )
-    .with("lease_id", id.to_string())
+    Error::new(Reason::LeaseLost, "the lease has ended; stop what was done under it").with("lease_id", id.to_string())
 }
 
 /// What came of looking for a stage to hand out.
@@ -480,7 +476,8 @@ pub(crate) async fn list_expired(tx: &mut Tx, most: i32) -> Result<Vec<(OrgId, A
 }
 
 fn hash(ring: &KeyRing, credential: &SecretString) -> Vec<u8> {
-    ring.keyed_hash(CREDENTIAL, credential.expose_secret().as_bytes()).to_vec()
+    ring.keyed_hash(CREDENTIAL, credential.expose_secret().as_bytes())
+        .to_vec()
 }
 
 /// Where a plan file stands; sealed elsewhere, it does not open.

@@ -11,11 +11,7 @@ use kit::{
 use secrecy::SecretSlice;
 
 use crate::{
-    model::{
-        AttemptId, StageId,
-        attempt::Attempt,
-        log::Piece,
-    },
+    model::{AttemptId, StageId, attempt::Attempt, log::Piece},
     schema::{stage_attempts, stage_logs},
 };
 
