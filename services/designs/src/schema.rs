@@ -18,6 +18,10 @@ pub mod sql_types {
     #[diesel(postgres_type(name = "principal_kind", schema = "designs"))]
     pub struct PrincipalEnum;
 
+    #[derive(Clone, QueryId, SqlType)]
+    #[diesel(postgres_type(name = "resource_drift_kind", schema = "designs"))]
+    pub struct DriftEnum;
+
     /// `json`, read and written as its exact text.
     #[derive(Clone, QueryId, SqlType)]
     #[diesel(postgres_type(oid = 114, array_oid = 199))]
@@ -106,6 +110,22 @@ diesel::table! {
         last_name -> Text,
         version -> Int8,
         updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::*;
+
+    resource_drifts (org_id, state_id, address) {
+        org_id -> Uuid,
+        state_id -> Uuid,
+        address -> Text,
+        design_id -> Uuid,
+        state_name -> Text,
+        kind -> DriftEnum,
+        check_id -> Uuid,
+        detected_at -> Timestamptz,
     }
 }
 

@@ -1,4 +1,5 @@
-//! What follows from events: users' names from identity's, and a second clearing of caches from our own.
+//! What follows from events: users' names from identity's, drift from terraform_state's, and a second clearing of caches
+//! from our own.
 
 use api::events::v1::{PositionedEvent, event::Payload};
 use async_trait::async_trait;
@@ -8,6 +9,7 @@ use crate::{
     cache::Caches,
     model::{DesignId, user::UserName},
     store,
+    wire::drift,
 };
 
 /// Keeps `user_names` as identity tells it.
@@ -63,5 +65,36 @@ impl Consumer for WrittenDesigns {
         };
         let design: DesignId = changed.design_id.parse().map_err(Error::internal)?;
         self.caches.design_changed(tx.org(), design, changed.revision).await
+    }
+}
+
+/// Keeps `resource_drifts` as the last check of each state tells it.
+pub(crate) struct ResourceDrifts;
+
+#[async_trait]
+impl Consumer for ResourceDrifts {
+    fn name(&self) -> &'static str {
+        "designs.resource_drifts"
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["terraform_state"]
+    }
+
+    async fn apply(&self, tx: &mut Tx, event: &PositionedEvent) -> Result<()> {
+        let Some(event) = event.event.as_ref() else {
+            return Ok(());
+        };
+        let Some(Payload::DriftChecked(checked)) = event.payload.as_ref() else {
+            return Ok(());
+        };
+        let Some(checked) = drift::checked(event, checked)? else {
+            return Ok(());
+        };
+        // A state's checks come in the order in which they ended, and the parts of each in theirs.
+        if checked.first {
+            store::drift::delete(tx, checked.state).await?;
+        }
+        store::drift::upsert(tx, &checked).await
     }
 }

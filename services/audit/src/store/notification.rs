@@ -1,8 +1,8 @@
 //! The queries on `notifications` and `notification_reads`.
 
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, QueryDsl, SelectableHelper,
-    dsl::{AsSelect, IntoBoxed, Select, auto_type, exists, not},
+    BoolExpressionMethods, ExpressionMethods, JoinOnDsl, NullableExpressionMethods, QueryDsl, SelectableHelper,
+    dsl::{AsSelect, IntoBoxed, Select, auto_type},
     pg::Pg,
 };
 use diesel_async::RunQueryDsl;
@@ -20,17 +20,23 @@ use crate::{
 /// A notification, and whether its reader has read it.
 pub(crate) type Found = (Notification, bool);
 
-type Page<'a> = IntoBoxed<'a, Select<notifications::table, (AsSelect<Notification, Pg>, was_read<'a>)>, Pg>;
+type Page<'a> = IntoBoxed<'a, Select<beside_reads<'a>, (AsSelect<Notification, Pg>, was_read)>, Pg>;
 
-/// Whether somebody has read the notification at hand.
+/// Notifications, each beside the row that says that this reader has read it, if there is one.
 #[auto_type]
-fn was_read<'a>(org: OrgId, reader: &'a Reader) -> _ {
-    exists(
-        notification_reads::table
-            .filter(notification_reads::org_id.eq(org))
-            .filter(notification_reads::principal.eq(reader))
-            .filter(notification_reads::notification_id.eq(notifications::id)),
+fn beside_reads<'a>(org: OrgId, reader: &'a Reader) -> _ {
+    notifications::table.left_join(
+        notification_reads::table.on(notification_reads::org_id
+            .eq(org)
+            .and(notification_reads::principal.eq(reader))
+            .and(notification_reads::notification_id.eq(notifications::id))),
     )
+}
+
+/// Whether there is such a row.
+#[auto_type]
+fn was_read() -> _ {
+    notification_reads::notification_id.nullable().is_not_null()
 }
 
 /// Adds a notification; one that is there stays as it is.
@@ -85,14 +91,15 @@ pub(crate) async fn mark(tx: &mut Tx, reader: &Reader, marked: &Marked) -> Resul
 
 /// The query of a page.
 pub(crate) fn page(org: OrgId, filter: &NotificationFilter, after: Option<Cursor>, size: PageSize) -> Page<'_> {
-    let mut query = notifications::table
-        .select((Notification::as_select(), was_read(org, &filter.reader)))
+    let mut query = beside_reads(org, &filter.reader)
+        .select((Notification::as_select(), was_read()))
         .into_boxed()
         .filter(notifications::org_id.eq(org))
         .order((notifications::occurred_at.desc(), notifications::id.desc()))
         .limit(size.fetch());
     if filter.unread_only {
-        query = query.filter(not(was_read(org, &filter.reader)));
+        // PostgreSQL makes an anti join of it: the join would need this not to be null.
+        query = query.filter(notification_reads::notification_id.is_null());
     }
     if let Some(Cursor {
         occurred_at,

@@ -110,7 +110,57 @@ async fn people_hear_of_drift_and_of_what_went_wrong_and_of_nothing_else() {
     ]);
     world.tell(&events).await;
     let mut ada = Person::new(&world, org);
-    render::check(&ada.0.list_notifications(List::default()).await, expect![[r#""#]]);
+    render::check(
+        &ada.0.list_notifications(List::default()).await,
+        expect![[r#"
+        ListNotificationsResponse {
+          notifications: [
+            Notification {
+              id: "<id 1>"
+              kind: DriftDetected
+              title: "214 resources of state network/prod have drifted"
+              resource: Resource {
+                type: "state"
+                id: "<id 2>"
+              }
+              occurred_at: <time>
+            }
+            Notification {
+              id: "<id 3>"
+              kind: DriftDetected
+              title: "1 resource of state network/prod has drifted"
+              resource: Resource {
+                type: "state"
+                id: "<id 4>"
+              }
+              occurred_at: <time>
+            }
+            Notification {
+              id: "<id 5>"
+              kind: ExecutionOutcomeUnknown
+              title: "an execution of pipeline deploy lost contact with its runner; what it did is not known"
+              resource: Resource {
+                type: "execution"
+                id: "<id 6>"
+              }
+              design_id: "<id 7>"
+              occurred_at: <time>
+            }
+            Notification {
+              id: "<id 8>"
+              kind: ExecutionFailed
+              title: "an execution of pipeline de ploy failed"
+              resource: Resource {
+                type: "execution"
+                id: "<id 9>"
+              }
+              design_id: "<id 10>"
+              occurred_at: <time>
+            }
+          ]
+        }
+    "#]],
+    );
     let all = ada.all(false, 0).await;
     assert_eq!(
         (&all[3].id, all[3].occurred_at),
@@ -213,13 +263,32 @@ async fn all_are_marked_or_none() {
     assert_eq!(ada.unread().await, [mine.event_id.as_str()]);
     assert_eq!(Person::new(&world, other).unread().await, [theirs.event_id.as_str()]);
 
-    render::check(&ada.mark(&[]).await.map(tonic::Response::new), expect![[r#""#]]);
+    render::check(
+        &ada.mark(&[]).await.map(tonic::Response::new),
+        expect![[r#"
+        InvalidArgument INVALID_REQUEST: the request is invalid: notification_ids must be 1 to 1,000
+          request_id: <id 1>
+          violation of notification_ids: must be 1 to 1,000
+    "#]],
+    );
     let many: Vec<String> = (0..1_001).map(|_| Uuid::now_v7().to_string()).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    render::check(&ada.mark(&many).await.map(tonic::Response::new), expect![[r#""#]]);
+    render::check(
+        &ada.mark(&many).await.map(tonic::Response::new),
+        expect![[r#"
+        InvalidArgument INVALID_REQUEST: the request is invalid: notification_ids must be 1 to 1,000
+          request_id: <id 1>
+          violation of notification_ids: must be 1 to 1,000
+    "#]],
+    );
     render::check(
         &ada.mark(&["a", &mine.event_id, ""]).await.map(tonic::Response::new),
-        expect![[r#""#]],
+        expect![[r#"
+            InvalidArgument INVALID_REQUEST: the request is invalid: notification_ids[0] must be a UUID in lower case with hyphens (and 1 more)
+              request_id: <id 1>
+              violation of notification_ids[0]: must be a UUID in lower case with hyphens
+              violation of notification_ids[2]: is required
+        "#]],
     );
 }
 
@@ -306,14 +375,13 @@ async fn the_migrations_go_down_and_up_over_rows() {
     let mut ada = Person::new(&world, org);
     let unread = ada.unread().await;
     ada.mark(&[&unread[0]]).await.unwrap();
-    // As the administrator reads the file, and then as the owner, under whose policies the rows lie.
+    // As the owner, under whose policies the rows lie; connections that know the old types end before.
     let down = include_str!("../../../../migrations/audit/0002_notifications/down.sql");
     let up = include_str!("../../../../migrations/audit/0002_notifications/up.sql");
-    for script in [down, up] {
-        let script =
-            format!("begin; set local role board3_audit_owner; set local search_path = audit; {script}; commit");
-        world.admin.batch_execute(&script).await.unwrap();
-    }
+    let script =
+        |script| format!("begin; set local role board3_audit_owner; set local search_path = audit; {script}; commit;");
+    let world = world.restarted(&(script(down) + &script(up))).await;
+    let mut ada = Person::new(&world, org);
     assert_eq!(world.count("actor_kind = 'user'").await, 1);
     assert_eq!(ada.unread().await, Vec::<String>::new());
     world.tell(&[execution(org, 2, "deploy", "failed")]).await;

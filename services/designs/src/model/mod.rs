@@ -4,6 +4,8 @@
 
 pub mod canvas;
 pub mod design;
+pub mod drift;
+pub mod export;
 pub mod resource;
 pub mod template;
 pub mod user;
@@ -21,7 +23,7 @@ use kit::{
 use std::io::Write;
 use uuid::Uuid;
 
-use crate::schema::sql_types::{PrincipalEnum, ProviderEnum, StatusEnum};
+use crate::schema::sql_types::{DriftEnum, PrincipalEnum, ProviderEnum, StatusEnum};
 
 kit::id! {
     /// A design.
@@ -179,6 +181,17 @@ stored_enum! {
         User = "user",
         /// An API key.
         ApiKey = "api_key",
+    }
+}
+
+stored_enum! {
+    /// What became of a resource; the later is the worse.
+    #[derive(PartialOrd, Ord)]
+    DriftKind as DriftEnum {
+        /// An attribute has another value.
+        Changed = "changed",
+        /// The object is gone.
+        Deleted = "deleted",
     }
 }
 

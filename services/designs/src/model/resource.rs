@@ -6,6 +6,7 @@ use kit::ids::OrgId;
 use super::{
     DesignId, ResourceId,
     canvas::{NodeId, ResourceName, ResourceType},
+    drift::Address,
 };
 use crate::schema::resources;
 
@@ -21,6 +22,13 @@ pub struct Resource {
     pub resource_type: ResourceType,
     /// Terraform's name.
     pub name: ResourceName,
+}
+
+impl Resource {
+    /// Terraform's address of it.
+    pub fn address(&self) -> Address {
+        Address::of(&self.resource_type, &self.name)
+    }
 }
 
 /// A resource's row to insert.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use api::{
     designs::v1::{
-        CreateDesignRequest, CreateDesignResponse, DeleteDesignRequest, DeleteDesignResponse, GetDesignRequest,
-        GetDesignResponse, ListDesignsRequest, ListDesignsResponse, ListResourcesRequest, ListResourcesResponse,
-        ListVersionsRequest, ListVersionsResponse, PublishDesignRequest, PublishDesignResponse, UpdateDesignRequest,
-        UpdateDesignResponse, design_service_server::DesignService,
+        CreateDesignRequest, CreateDesignResponse, DeleteDesignRequest, DeleteDesignResponse, ExportTerraformRequest,
+        ExportTerraformResponse, GetDesignRequest, GetDesignResponse, ListDesignsRequest, ListDesignsResponse,
+        ListResourcesRequest, ListResourcesResponse, ListVersionsRequest, ListVersionsResponse, PublishDesignRequest,
+        PublishDesignResponse, UpdateDesignRequest, UpdateDesignResponse, design_service_server::DesignService,
     },
     events::v1::{DesignChanged, event::Payload},
 };
@@ -18,7 +18,10 @@ use kit::{
     db::{Db, Tx},
     failpoint,
 };
-use tonic::{Request, Response, Status};
+use tonic::{
+    Request, Response, Status,
+    codegen::{BoxStream, tokio_stream},
+};
 
 use super::{listing, there};
 use crate::{
@@ -27,11 +30,15 @@ use crate::{
         DesignId,
         canvas::Canvas,
         design::{Design, DesignFilter, NewDesign, Shown, Start},
+        drift::Drift,
+        export::{TerraformUrl, render},
         micros,
+        resource::Resource,
     },
     store,
     wire::{
-        design::{Delete, Publish, Update},
+        design::{Delete, Publish, Update, resource},
+        export::{self, Export},
         list::{Asked, Page},
     },
 };
@@ -41,6 +48,7 @@ pub(crate) struct Designs {
     pub(crate) db: Db,
     pub(crate) ring: Arc<KeyRing>,
     pub(crate) caches: Caches,
+    pub(crate) terraform: TerraformUrl,
 }
 
 #[tonic::async_trait]
@@ -218,11 +226,17 @@ impl DesignService for Designs {
         let after = listing.open(&asked.token)?;
         let rows = self.db.read(&scope, async |tx| {
             require(tx, asked.filter).await?;
-            store::resource::list(tx, asked.filter, after, asked.size.fetch()).await
+            let rows = store::resource::list(tx, asked.filter, after, asked.size.fetch()).await?;
+            let addresses: Vec<_> = rows.iter().map(Resource::address).collect();
+            let drifts = store::drift::list(tx, asked.filter, &addresses).await?;
+            Ok((rows, drifts))
         });
+        let (rows, drifts) = rows.await?;
+        let mut drifts = Drift::by_address(drifts);
         let mut page = Page::new(&listing, asked.size);
-        for row in rows.await? {
-            page.push(row.node_id.clone(), row.into());
+        for row in rows {
+            let drifts = drifts.remove(&row.address()).unwrap_or_default();
+            page.push(row.node_id.clone(), resource(row, drifts));
         }
         let (resources, next_page_token) = page.finish();
         Ok(Response::new(ListResourcesResponse {
@@ -231,13 +245,29 @@ impl DesignService for Designs {
         }))
     }
 
-    type ExportTerraformStream = tonic::codegen::BoxStream<api::designs::v1::ExportTerraformResponse>;
+    type ExportTerraformStream = BoxStream<ExportTerraformResponse>;
 
     async fn export_terraform(
         &self,
-        _: Request<api::designs::v1::ExportTerraformRequest>,
+        request: Request<ExportTerraformRequest>,
     ) -> Result<Response<Self::ExportTerraformStream>, Status> {
-        Err(Error::new(kit::Reason::MethodUnknown, "no such RPC here").into())
+        let (scope, request): (OrgScope, _) = admitted(request)?;
+        let Export { id, version, state } = request.try_into()?;
+        scope.within("design", &id.to_string())?;
+        if let Some(state) = &state {
+            scope.within("state", state.as_str())?;
+        }
+        let canvas = self.db.read(&scope, async |tx| {
+            let found = store::design::find(tx, id).await?;
+            let (_, canvas) = found.ok_or_else(|| Error::not_found("design", id))?;
+            let Some(number) = version else { return Ok(canvas) };
+            let frozen = store::version::canvas(tx, id, number).await?;
+            frozen.ok_or_else(|| Error::not_found("version", number))
+        });
+        let canvas = Canvas::read(canvas.await?)?;
+        let backend = state.as_ref().map(|state| (&self.terraform, state));
+        let parts = export::parts(&render(canvas, backend)?);
+        Ok(Response::new(Box::pin(tokio_stream::iter(parts.into_iter().map(Ok)))))
     }
 }
 

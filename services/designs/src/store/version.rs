@@ -38,6 +38,16 @@ pub(crate) async fn find(tx: &mut Tx, design: DesignId, number: i32) -> Result<O
         .optional()?)
 }
 
+/// The canvas of a version.
+pub(crate) async fn canvas(tx: &mut Tx, design: DesignId, number: i32) -> Result<Option<CanvasText>> {
+    Ok(design_versions::table
+        .find((tx.org(), design, number))
+        .select(design_versions::canvas)
+        .first(tx)
+        .await
+        .optional()?)
+}
+
 /// The versions of a design below a number, newest first; at most `limit`.
 pub(crate) async fn list(tx: &mut Tx, design: DesignId, below: Option<i32>, limit: i64) -> Result<Vec<Version>> {
     Ok(design_versions::table

@@ -8,6 +8,7 @@ use crate::model::{
     Description, DesignId, DesignName, Etag, Message, PrincipalKind, TemplateId,
     canvas::Canvas,
     design::{DesignChange, NewDesign, Shown, Start},
+    drift::Drift,
     resource::Resource,
     template::{Template, TemplateLabel},
     user::UserName,
@@ -198,17 +199,16 @@ impl From<Version> for v1::Version {
     }
 }
 
-impl From<Resource> for v1::Resource {
-    fn from(resource: Resource) -> Self {
-        let address = format!("{}.{}", resource.resource_type.as_str(), resource.name.as_str());
-        v1::Resource {
-            id: resource.id.to_string(),
-            node_id: resource.node_id.into(),
-            resource_type: resource.resource_type.into(),
-            name: resource.name.into(),
-            address,
-            drifts: Vec::new(),
-        }
+/// A resource's message, with what has drifted of it.
+pub(crate) fn resource(resource: Resource, drifts: Vec<Drift>) -> v1::Resource {
+    let address = resource.address().into();
+    v1::Resource {
+        id: resource.id.to_string(),
+        node_id: resource.node_id.into(),
+        resource_type: resource.resource_type.into(),
+        name: resource.name.into(),
+        address,
+        drifts: drifts.into_iter().map(Into::into).collect(),
     }
 }
 

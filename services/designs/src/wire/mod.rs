@@ -4,6 +4,8 @@
 
 pub(crate) mod canvas;
 pub(crate) mod design;
+pub(crate) mod drift;
+pub(crate) mod export;
 pub(crate) mod list;
 mod structure;
 

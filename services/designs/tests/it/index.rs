@@ -27,6 +27,9 @@ async fn crowded(world: &World) -> Client {
         insert into resources (org_id, id, design_id, node_id, resource_type, name)
         select org_id, gen_random_uuid(), id, 'n' || n, 't', 'n' || n
         from (select org_id, id from designs limit 200) d, generate_series(1, 20) n;
+        insert into resource_drifts (org_id, state_id, address, design_id, state_name, kind, check_id, detected_at)
+        select org_id, gen_random_uuid(), 't.n' || n, id, 's', 'changed', gen_random_uuid(), now()
+        from (select org_id, id from designs limit 200) d, generate_series(1, 20) n;
         analyze",
         org = world.org,
         platform = OrgId::PLATFORM,
@@ -104,6 +107,20 @@ async fn every_list_is_planned_on_its_index() {
             of_design("resources", "and node_id > 'n3' order by node_id"),
             "resources_node_key",
         ),
+        (
+            of_design(
+                "resource_drifts",
+                "and address = any(array['t.n1', 't.n2']) order by state_name, state_id",
+            ),
+            "resource_drifts_design_idx",
+        ),
+        (
+            format!(
+                "select * from resource_drifts where org_id = '{org}' and state_id = '{}'",
+                Uuid::nil()
+            ),
+            "resource_drifts_pkey",
+        ),
     ];
     for (query, index) in expected {
         let plan = plan(&app, &query).await;
@@ -175,7 +192,8 @@ async fn what_the_service_asks_runs_on_the_indexes() {
     let unused = "select count(*) from unnest(array[
             'designs_updated_at_idx', 'designs_creator_idx', 'designs_draft_idx', 'designs_published_idx',
             'designs_archived_idx', 'templates_category_idx', 'templates_aws_idx', 'templates_azure_idx',
-            'templates_gcp_idx', 'templates_builtin_idx', 'design_versions_pkey', 'resources_node_key'
+            'templates_gcp_idx', 'templates_builtin_idx', 'design_versions_pkey', 'resources_node_key',
+            'resource_drifts_design_idx'
         ]) as wanted (name)
         where not exists (select from pg_stat_user_indexes where indexrelname = name and idx_scan > 0)";
     // A connection tells its figures at most once a second.

@@ -4,6 +4,8 @@
 mod cache;
 mod canvas;
 mod design;
+mod drift;
+mod export;
 mod index;
 mod invalid;
 mod page;

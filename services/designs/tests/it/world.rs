@@ -30,7 +30,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let served = testkit::serve(designs::SERVICE).await;
+        Self::of(testkit::serve(designs::SERVICE).await).await
+    }
+
+    /// A world around a service that runs.
+    pub(crate) async fn of(served: Served) -> Self {
         // A service keeps to itself what a panic says; a test tells why it failed.
         drop(std::panic::take_hook());
         let admin = served.database.admin().await;
@@ -102,6 +106,7 @@ impl World {
             "design_versions",
             "resources",
             "templates",
+            "resource_drifts",
             "user_names",
             "requests",
         ] {

@@ -1,0 +1,2 @@
+drop table resource_drifts;
+drop type resource_drift_kind;
