@@ -3,7 +3,10 @@
 //! PostgreSQL is the queue. A lease that ran out is a loss of contact, never a failure: an apply that had begun is not
 //! tried again, its outcome is unknown, and it is said so.
 
-use api::pipelines::v1::{job_service_server::JobServiceServer, runner_service_server::RunnerServiceServer};
+use api::pipelines::v1::{
+    job_service_server::JobServiceServer, pipeline_service_server::PipelineServiceServer,
+    runner_service_server::RunnerServiceServer,
+};
 use diesel_migrations::embed_migrations;
 use kit::{
     config::Env,
@@ -18,6 +21,7 @@ mod rpc;
 mod schema;
 mod store;
 mod wire;
+mod worker;
 
 /// The service.
 pub const SERVICE: Service = Service {
@@ -48,9 +52,21 @@ fn configure(env: &mut Env) -> Option<Build> {
                 db: kit.db.clone(),
                 ring: kit.ring.clone(),
             };
+            let pipelines = rpc::pipeline::Pipelines {
+                kit: kit.clone(),
+                logs: rpc::log::Logs::new(&kit),
+                bell: bell.clone(),
+            };
+            let drift = worker::Drift {
+                kit: kit.clone(),
+                bell: bell.clone(),
+            };
             Ok(Parts::new()
+                .serve(PipelineServiceServer::new(pipelines).max_decoding_message_size(MOST_REQUEST_BYTES))
                 .serve(RunnerServiceServer::new(runners).max_decoding_message_size(MOST_REQUEST_BYTES))
                 .serve(JobServiceServer::new(jobs).max_decoding_message_size(64 << 10))
+                .consume(worker::Designs)
+                .consume(drift)
                 .work(reaper::run(kit, bell)))
         })
     }))

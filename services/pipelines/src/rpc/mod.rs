@@ -2,4 +2,5 @@
 
 pub(crate) mod job;
 pub(crate) mod log;
+pub(crate) mod pipeline;
 pub(crate) mod runner;

@@ -14,7 +14,6 @@ use crate::{
         ExecutionId, ExecutionStatus, PipelineId, PipelineName, Trigger,
         execution::{self, Execution, ExecutionFilter, ExecutionRow, Origin, Shown},
         pipeline::Pipeline,
-        stage::Stage,
     },
     schema::{clock_timestamp, pipeline_executions, pipelines},
     store,
@@ -29,7 +28,7 @@ pub(crate) async fn insert(
     pipeline: &Pipeline,
     design_version: i32,
     origin: Origin,
-) -> Result<Option<(Execution, Vec<Stage>)>> {
+) -> Result<Option<Execution>> {
     let (trigger, author, cause, chain_depth) = match origin {
         Origin::Caller(author) => (Trigger::Manual, Some(author), None, 0),
         Origin::Drift { event, depth } => (Trigger::Drift, None, Some(event), depth),
@@ -56,9 +55,9 @@ pub(crate) async fn insert(
         .await
         .optional()?;
     let Some(execution) = inserted else { return Ok(None) };
-    let stages = store::stage::insert(tx, execution.id, &pipeline.stages).await?;
+    store::stage::insert(tx, execution.id, &pipeline.stages).await?;
     tell(tx, &execution, &pipeline.name);
-    Ok(Some((execution, stages)))
+    Ok(Some(execution))
 }
 
 /// An execution.

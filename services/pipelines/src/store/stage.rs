@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Makes the stages of an execution, those that need nothing ready at once.
-pub(crate) async fn insert(tx: &mut Tx, execution: ExecutionId, definition: &Definition) -> Result<Vec<Stage>> {
+pub(crate) async fn insert(tx: &mut Tx, execution: ExecutionId, definition: &Definition) -> Result<()> {
     let rows: Vec<StageRow<'_>> = definition
         .stages()
         .iter()
@@ -40,13 +40,11 @@ pub(crate) async fn insert(tx: &mut Tx, execution: ExecutionId, definition: &Def
             },
         })
         .collect();
-    let mut stages: Vec<Stage> = diesel::insert_into(pipeline_stages::table)
+    diesel::insert_into(pipeline_stages::table)
         .values(&rows)
-        .returning(Stage::as_returning())
-        .get_results(tx)
+        .execute(tx)
         .await?;
-    stages.sort_by_key(|stage| stage.position);
-    Ok(stages)
+    Ok(())
 }
 
 /// A stage.

@@ -8,6 +8,7 @@ use prost::Message;
 use secrecy::SecretString;
 use time::OffsetDateTime;
 
+use super::timestamp;
 use crate::model::{
     AttemptId, FailureDetail, FailureReason, RunnerId, RunnerName, StageId, StageKind, TerraformVersion, attempt::End,
     log::MOST_PIECE_BYTES, runner::Runner,
@@ -265,13 +266,6 @@ pub(crate) fn runner(runner: Runner) -> v1::Runner {
         terraform_version: runner.terraform_version.into(),
         created_at: Some(timestamp(runner.created_at)),
         seen_at: Some(timestamp(runner.seen_at)),
-    }
-}
-
-fn timestamp(time: OffsetDateTime) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: time.unix_timestamp(),
-        nanos: i32::try_from(time.nanosecond()).expect("less than a second"),
     }
 }
 
