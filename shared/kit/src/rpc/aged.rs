@@ -35,14 +35,18 @@ struct Aged {
 
 /// Bounds a streamed response.
 pub(super) fn bounded(response: Response<Body>, ending: Ending) -> Response<Body> {
-    response.map(|inner| {
-        Body::new(Aged {
+    response.map(|inner| Body::new(Aged::new(inner, ending, OLDEST)))
+}
+
+impl Aged {
+    fn new(inner: Body, ending: Ending, oldest: Duration) -> Self {
+        Aged {
             inner,
             ending,
-            end: Box::pin(tokio::time::sleep(OLDEST)),
+            end: Box::pin(tokio::time::sleep(oldest)),
             over: false,
-        })
-    })
+        }
+    }
 }
 
 impl HttpBody for Aged {
@@ -75,5 +79,27 @@ impl HttpBody for Aged {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use http_body_util::{BodyExt, StreamBody};
+    use tonic::Code;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_old_stream_is_cut_and_its_caller_sees_that_it_was() {
+        let endless = || {
+            Body::new(StreamBody::new(futures_util::stream::pending::<
+                Result<Frame<Bytes>, Status>,
+            >()))
+        };
+        let cut = |ending| Aged::new(endless(), ending, Duration::ZERO).collect();
+        let trailers = cut(Ending::Trailers).await.unwrap().trailers().cloned().unwrap();
+        assert_eq!(trailers["grpc-status"], "4");
+        assert_eq!(cut(Ending::Broken).await.unwrap_err().code(), Code::DeadlineExceeded);
     }
 }

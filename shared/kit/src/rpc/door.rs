@@ -2,17 +2,26 @@
 //!
 //! A door says which RPC's policy a request is under, and never decides whether it may pass.
 
-use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use api::policy::Method;
 use async_trait::async_trait;
-use http::{HeaderMap, Request, Response, request::Parts};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, Version, request::Parts};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, runtime::Handle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{body::Body, transport::server::Connected as _};
 
@@ -25,13 +34,16 @@ use crate::{
 
 /// How long a connection may take for a request's head, and stay without a request.
 const HEAD: Duration = Duration::from_secs(30);
+/// How long, and how far, what no handler reads of a request is read.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 16 << 20;
 
 /// Another protocol than gRPC, at a port of its own.
 ///
 /// Request id, trace, access log, metrics, load, rates, authentication, permission, deadline and denials in the trail
 /// are the stack's, by the policy of the RPC that [`Door::method`] names, as for a gRPC call of it.
 /// A request has 60 s until its response begins, and the response 10 minutes. Its body is as long as the caller makes
-/// it: [`Door::serve`] bounds what it reads.
+/// it: [`Door::serve`] bounds what it reads. A body that breaks off is an error of its reader, and never its end.
 #[async_trait]
 pub trait Door: Send + Sync + 'static {
     /// The RPC whose policy a request is under, one of an organization; `None` is refused with METHOD_UNKNOWN.
@@ -74,6 +86,49 @@ impl Protocol for Behind {
     }
 }
 
+/// The body of a request over HTTP/1.1, of which a handler's unread rest is read too, to some bound.
+///
+/// hyper closes a connection with an unread rest, and a caller that still sends would meet that instead of its answer.
+struct Lingering(Option<Incoming>);
+
+impl HttpBody for Lingering {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let Some(body) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(body).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) {
+            self.0 = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or(SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        if self.is_end_stream() {
+            return;
+        }
+        if let (Some(rest), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(tokio::time::timeout(LINGER, async {
+                let mut rest = Limited::new(rest, LINGER_BYTES);
+                while let Some(Ok(_)) = rest.frame().await {}
+            }));
+        }
+    }
+}
+
 /// Serves a door until the service stops; then idle connections are closed and busy ones after their answer.
 pub(super) async fn serve(listener: Listener, door: Arc<dyn Door>, stack: Arc<Stack>, shutdown: CancellationToken) {
     let mut listener = listener.inner;
@@ -95,7 +150,11 @@ async fn connected(stream: TcpStream, behind: Behind, stack: Arc<Stack>, shutdow
     let _ = stream.set_nodelay(true);
     let caller = stream.connect_info();
     let service = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(Body::new);
+        let lingers = request.version() < Version::HTTP_2;
+        let mut request = request.map(|body| match lingers {
+            true => Body::new(Lingering(Some(body))),
+            false => Body::new(body),
+        });
         request.extensions_mut().insert(caller.clone());
         let (stack, behind) = (stack.clone(), behind.clone());
         async move {

@@ -11,6 +11,7 @@ pub mod client;
 mod door;
 mod health;
 pub mod server;
+mod whole;
 
 pub use door::Door;
 
@@ -223,7 +224,7 @@ impl Stack {
         let allowed = protocol.time_allowed(&parts.headers);
         let call = Arc::new(arrival::call(method, id, &parts, allowed));
         let span = arrival::span(&call, &parts.headers, P::NAME);
-        let request = Request::from_parts(parts, body);
+        let request = Request::from_parts(parts, whole::or_broken(body));
         // What can fail before the handler, and the handler itself; a panic is a fault of ours like any other.
         let guarded = AssertUnwindSafe(self.admitted_and_run(&protocol, request, call.clone(), run)).catch_unwind();
         let outcome = CURRENT
