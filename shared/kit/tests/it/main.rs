@@ -5,10 +5,12 @@ mod cache;
 mod database;
 mod events;
 mod events_caught_up;
+mod events_caught_up;
 mod events_log;
 mod events_once;
 mod events_path;
 mod events_unplaced;
+mod jobs;
 mod rate;
 mod redis;
 
