@@ -1,0 +1,353 @@
+//! What is different between two values of a resource, attribute by attribute.
+//!
+//! Nothing is drift that Terraform does not tell apart, nor what providers do not: `null`, an absent attribute, `""`,
+//! and empty lists and maps are all nothing, and a number is the same however it is written.
+//! No value leaves here that `secret` keeps back.
+
+use std::collections::{BTreeSet, HashSet};
+
+use serde_json::{Map, Number, Value};
+
+use super::secret;
+
+/// The longest value that is shown, as JSON.
+const MOST_SHOWN_BYTES: usize = 16 << 10;
+/// The most that lists and maps in a shown value lie in one another; clients of protobuf refuse 100 messages, of which
+/// each takes three.
+const MOST_SHOWN_DEPTH: usize = 16;
+/// Longer paths are cut.
+const MOST_PATH_CHARACTERS: usize = 1_000;
+
+/// One attribute that is not what the state says.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Difference {
+    /// As Terraform writes it: `tags["Name"]`, `ingress[0].cidr`.
+    pub(crate) path: String,
+    /// What it was and is; `None` where that is kept back.
+    pub(crate) values: Option<Values>,
+}
+
+/// A value in the state and in reality.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Values {
+    /// In the state, if it was there.
+    pub(crate) before: Option<Value>,
+    /// In reality, if it is there.
+    pub(crate) after: Option<Value>,
+}
+
+/// One side of a resource: its attributes, and which of them Terraform marks as sensitive.
+#[derive(Clone, Copy)]
+pub(crate) struct Side<'a> {
+    pub(crate) value: Option<&'a Value>,
+    /// `true` for all beneath, or the shape of the value as far as something in it is marked.
+    pub(crate) marks: Option<&'a Value>,
+}
+
+/// The differences between a resource's two sides, in the order of their paths; at most `most` and one.
+pub(crate) fn differences(resource_type: &str, before: Side<'_>, after: Side<'_>, most: usize) -> Vec<Difference> {
+    let mut marked = HashSet::new();
+    before.marked(&mut marked);
+    after.marked(&mut marked);
+    let mut walk = Walk {
+        all_secret: secret::types(resource_type),
+        marked,
+        most,
+        found: Vec::new(),
+    };
+    walk.between(&Place::TOP, before, after);
+    walk.found
+}
+
+impl<'a> Side<'a> {
+    fn attribute(self, key: &str) -> Side<'a> {
+        let of = |value: Option<&'a Value>| value.and_then(|value| value.get(key));
+        Side {
+            value: of(self.value),
+            marks: of(self.marks).or(self.mark()),
+        }
+    }
+
+    fn only_if(self, there: bool) -> Side<'a> {
+        Side {
+            value: self.value.filter(|_| there),
+            ..self
+        }
+    }
+
+    fn element(self, index: usize) -> Side<'a> {
+        let of = |value: Option<&'a Value>| value.and_then(|value| value.get(index));
+        Side {
+            value: of(self.value),
+            marks: of(self.marks).or(self.mark()),
+        }
+    }
+
+    /// The mark itself where it holds for all beneath.
+    fn mark(self) -> Option<&'a Value> {
+        self.marks.filter(|marks| **marks == Value::Bool(true))
+    }
+
+    fn is_marked(self) -> bool {
+        self.mark().is_some()
+    }
+
+    fn object(self) -> Option<&'a Map<String, Value>> {
+        self.value.and_then(Value::as_object)
+    }
+
+    fn array(self) -> Option<&'a [Value]> {
+        self.value.and_then(Value::as_array).map(Vec::as_slice)
+    }
+
+    fn keys(self) -> impl Iterator<Item = &'a str> {
+        self.object()
+            .into_iter()
+            .flat_map(|object| object.keys().map(String::as_str))
+    }
+
+    /// Every text beneath a mark: the same text elsewhere in the resource is the same secret.
+    fn marked(self, texts: &mut HashSet<&'a str>) {
+        match (self.marks, self.value) {
+            (Some(Value::Bool(true)), Some(value)) => gather(value, texts),
+            (Some(Value::Object(_)), Some(Value::Object(_))) => {
+                self.keys().for_each(|key| self.attribute(key).marked(texts));
+            }
+            (Some(Value::Array(_)), Some(Value::Array(items))) => {
+                (0..items.len()).for_each(|index| self.element(index).marked(texts));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn gather<'a>(value: &'a Value, texts: &mut HashSet<&'a str>) {
+    match value {
+        Value::String(text) if !text.is_empty() => {
+            texts.insert(text);
+        }
+        Value::Array(items) => items.iter().for_each(|item| gather(item, texts)),
+        Value::Object(object) => object.values().for_each(|value| gather(value, texts)),
+        _ => {}
+    }
+}
+
+/// Where in a resource something is.
+struct Place {
+    path: String,
+    /// Whether it is an element of a list: what is in it is written with a dot.
+    element: bool,
+}
+
+impl Place {
+    const TOP: Place = Place {
+        path: String::new(),
+        element: false,
+    };
+
+    fn attribute(&self, key: &str) -> Place {
+        let plain = key.starts_with(|c: char| c.is_alphabetic() || c == '_')
+            && key.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'));
+        let path = match (plain, self.path.is_empty(), self.element) {
+            (true, true, _) => key.to_owned(),
+            (true, false, true) => format!("{}.{key}", self.path),
+            _ => format!("{}[{}]", self.path, quoted(key)),
+        };
+        Place { path, element: false }
+    }
+
+    fn at(&self, index: usize) -> Place {
+        Place {
+            path: format!("{}[{index}]", self.path),
+            element: true,
+        }
+    }
+}
+
+/// A text as Terraform's language writes it.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            c if c.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+struct Walk<'a> {
+    all_secret: bool,
+    marked: HashSet<&'a str>,
+    most: usize,
+    found: Vec<Difference>,
+}
+
+impl Walk<'_> {
+    fn between(&mut self, place: &Place, before: Side<'_>, after: Side<'_>) {
+        let sides = [before, after];
+        if self.found.len() > self.most {
+            // Whoever asked hears that there are more.
+        } else if sides.iter().any(|side| side.is_marked()) {
+            self.mask(place, before, after);
+        } else if alike(sides, |side| side.object().is_some()) {
+            let keys: BTreeSet<&str> = before.keys().chain(after.keys()).collect();
+            let told = sides.iter().filter_map(|side| side.object()).any(secret::labels);
+            if told || keys.iter().any(|key| secret::looks(key)) {
+                return self.mask(place, before, after);
+            }
+            for key in keys {
+                let (place, before, after) = (place.attribute(key), before.attribute(key), after.attribute(key));
+                if self.all_secret || secret::names(key) {
+                    self.mask(&place, before, after);
+                } else {
+                    self.between(&place, before, after);
+                }
+            }
+        } else if alike(sides, |side| side.array().is_some()) {
+            let (start, was, is) = middle(before.array().unwrap_or_default(), after.array().unwrap_or_default());
+            for index in start..start + was.max(is) {
+                self.between(
+                    &place.at(index),
+                    before.element(index).only_if(index < start + was),
+                    after.element(index).only_if(index < start + is),
+                );
+            }
+        } else {
+            self.leaf(place, before, after);
+        }
+    }
+
+    fn leaf(&mut self, place: &Place, before: Side<'_>, after: Side<'_>) {
+        if same(before.value, after.value) {
+            return;
+        }
+        let shown = |side: Side<'_>| !self.hides(side) && side.value.is_none_or(fits);
+        let kept = |side: Side<'_>| side.value.filter(|value| !value.is_null()).cloned();
+        let values = (shown(before) && shown(after)).then(|| Values {
+            before: kept(before),
+            after: kept(after),
+        });
+        self.add(place, values);
+    }
+
+    fn mask(&mut self, place: &Place, before: Side<'_>, after: Side<'_>) {
+        if !same(before.value, after.value) {
+            self.add(place, None);
+        }
+    }
+
+    fn add(&mut self, place: &Place, values: Option<Values>) {
+        self.found.push(Difference {
+            path: cut(&place.path),
+            values,
+        });
+    }
+
+    /// Whether something in a value is kept back.
+    fn hides(&self, side: Side<'_>) -> bool {
+        let Some(value) = side.value else { return false };
+        side.is_marked()
+            || match value {
+                Value::Null | Value::Bool(_) | Value::Number(_) => false,
+                Value::String(text) => self.marked.contains(text.as_str()) || secret::looks(text),
+                Value::Array(items) => (0..items.len()).any(|index| self.hides(side.element(index))),
+                Value::Object(object) => {
+                    secret::labels(object)
+                        || side
+                            .keys()
+                            .any(|key| secret::names(key) || secret::looks(key) || self.hides(side.attribute(key)))
+                }
+            }
+    }
+}
+
+/// Whether each side is of a kind or nothing, and one is of that kind.
+fn alike(sides: [Side<'_>; 2], kind: impl Fn(Side<'_>) -> bool) -> bool {
+    sides.iter().any(|side| kind(*side)) && sides.iter().all(|side| kind(*side) || nothing(side.value))
+}
+
+/// What providers use for one another: what is absent, `null`, `""`, or has nothing in it.
+fn nothing(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(items)) => items.iter().all(|item| nothing(Some(item))),
+        Some(Value::Object(object)) => object.values().all(|value| nothing(Some(value))),
+        Some(Value::Bool(_) | Value::Number(_)) => false,
+    }
+}
+
+/// Whether two values are the same to Terraform.
+fn same(before: Option<&Value>, after: Option<&Value>) -> bool {
+    match (before, after) {
+        (Some(Value::Object(was)), Some(Value::Object(is))) => {
+            was.iter().all(|(key, value)| same(Some(value), is.get(key)))
+                && is
+                    .iter()
+                    .all(|(key, value)| was.contains_key(key) || nothing(Some(value)))
+        }
+        (Some(Value::Array(was)), Some(Value::Array(is))) => {
+            (0..was.len().max(is.len())).all(|index| same(was.get(index), is.get(index)))
+        }
+        (Some(Value::Number(was)), Some(Value::Number(is))) => equal(was, is),
+        (was, is) => was == is || (nothing(was) && nothing(is)),
+    }
+}
+
+/// Terraform's numbers are of one type: 1 and 1.0 are the same.
+fn equal(was: &Number, is: &Number) -> bool {
+    /// Below this every whole number is a float.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let floats = was.as_f64().zip(is.as_f64());
+    was == is || (was.is_f64() != is.is_f64() && floats.is_some_and(|(was, is)| was == is && was.abs() < EXACT))
+}
+
+/// What two lists do not have in common at their ends: where it starts, and its length in each.
+/// An element that came or went shifts those behind it, which have not changed.
+fn middle(was: &[Value], is: &[Value]) -> (usize, usize, usize) {
+    let alike = |pair: &(&Value, &Value)| same(Some(pair.0), Some(pair.1));
+    let start = was.iter().zip(is).take_while(alike).count();
+    let end = was[start..]
+        .iter()
+        .rev()
+        .zip(is[start..].iter().rev())
+        .take_while(alike)
+        .count();
+    (start, was.len() - start - end, is.len() - start - end)
+}
+
+/// Whether a value is short and flat enough to be shown.
+fn fits(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.len() <= MOST_SHOWN_BYTES,
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+        Value::Array(_) | Value::Object(_) => {
+            depth(value) <= MOST_SHOWN_DEPTH && value.to_string().len() <= MOST_SHOWN_BYTES
+        }
+    }
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(object) => 1 + object.values().map(depth).max().unwrap_or(0),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+fn cut(path: &str) -> String {
+    match path.char_indices().nth(MOST_PATH_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &path[..end]),
+        None => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
