@@ -3,8 +3,8 @@
 
 mod cache;
 mod database;
+mod door;
 mod events;
-mod events_caught_up;
 mod events_caught_up;
 mod events_log;
 mod events_once;
@@ -13,6 +13,7 @@ mod events_unplaced;
 mod jobs;
 mod rate;
 mod redis;
+mod streams;
 
 use std::time::Duration;
 
