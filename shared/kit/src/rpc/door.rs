@@ -30,6 +30,7 @@ use crate::{
     auth::scope::{OrgScope, Scope},
     config::Listener,
     error::{Error, Result, Violation},
+    failpoint,
 };
 
 /// How long a connection may take for a request's head, and stay without a request.
@@ -117,7 +118,7 @@ impl HttpBody for Lingering {
 
 impl Drop for Lingering {
     fn drop(&mut self) {
-        if self.is_end_stream() {
+        if self.is_end_stream() || failpoint::without("door_linger") {
             return;
         }
         if let (Some(rest), Ok(runtime)) = (self.0.take(), Handle::try_current()) {

@@ -15,6 +15,7 @@ use kit::{
     config::Env,
     db::{About, Db},
     error::{Error, Reason},
+    failpoint,
     ids::OrgId,
     service::{Build, Parts, Service},
 };
@@ -197,16 +198,32 @@ async fn a_stream_that_stands_still_meets_its_deadline() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_breaks_off_is_no_stream_that_ended() {
     let served = testkit::serve::serve(COUNTED).await;
-    let mut hasty = client(&served);
-    let (sender, messages) = mpsc::channel(1);
-    sender.send(parts("begun", "", 0, 0).next().unwrap()).await.unwrap();
-    let calling = tokio::spawn(async move { hasty.detect_drift(ReceiverStream::new(messages)).await });
-    eventually(async || BEGUN.load(Ordering::SeqCst) == 1).await;
-    calling.abort();
     let refused = "code=\"InvalidArgument\"} 1";
+    break_off(&served).await;
     eventually(async || served.running.kit.metrics.render().contains(refused)).await;
     let (first, _) = send(&mut client(&served), parts("s", "", 1, 1)).await.unwrap();
     assert_eq!(first, "0", "what broke off was written");
-    drop(sender);
+
+    // Without the protection, it is.
+    let done = |calls: u32| format!("code=\"Ok\"}} {calls}");
+    let _without = failpoint::switch_off("whole_requests");
+    break_off(&served).await;
+    eventually(async || served.running.kit.metrics.render().contains(&done(2))).await;
+    let (third, _) = send(&mut client(&served), parts("s", "", 1, 1)).await.unwrap();
+    assert_eq!(third, "2");
     served.running.stop().await;
+}
+
+/// Calls, and gives up when the handler has read a first message.
+async fn break_off(served: &Served) {
+    let mut hasty = client(served);
+    let (sender, messages) = mpsc::channel(1);
+    sender.send(parts("begun", "", 0, 0).next().unwrap()).await.unwrap();
+    let before = BEGUN.load(Ordering::SeqCst);
+    let calling = tokio::spawn(async move { hasty.detect_drift(ReceiverStream::new(messages)).await });
+    eventually(async || BEGUN.load(Ordering::SeqCst) > before).await;
+    calling.abort();
+    // The sender is only gone after the call: its end would be the stream's.
+    assert!(calling.await.unwrap_err().is_cancelled());
+    drop(sender);
 }
