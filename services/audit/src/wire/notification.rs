@@ -85,11 +85,11 @@ fn execution(changed: &ExecutionChanged) -> Option<Told<'_>> {
     let (kind, title) = match status.as_str() {
         "failed" => (
             NotificationKind::ExecutionFailed,
-            format!("an execution of pipeline {pipeline_name} failed"),
+            format!("An execution of pipeline {pipeline_name} failed"),
         ),
         "outcome_unknown" => (
             NotificationKind::ExecutionOutcomeUnknown,
-            format!("an execution of pipeline {pipeline_name} lost contact with its runner; what it did is not known"),
+            format!("An execution of pipeline {pipeline_name} lost contact with its runner; what it did is not known"),
         ),
         _ => return None,
     };

@@ -138,7 +138,7 @@ async fn people_hear_of_drift_and_of_what_went_wrong_and_of_nothing_else() {
             Notification {
               id: "<id 5>"
               kind: ExecutionOutcomeUnknown
-              title: "an execution of pipeline deploy lost contact with its runner; what it did is not known"
+              title: "An execution of pipeline deploy lost contact with its runner; what it did is not known"
               resource: Resource {
                 type: "execution"
                 id: "<id 6>"
@@ -149,7 +149,7 @@ async fn people_hear_of_drift_and_of_what_went_wrong_and_of_nothing_else() {
             Notification {
               id: "<id 8>"
               kind: ExecutionFailed
-              title: "an execution of pipeline de ploy failed"
+              title: "An execution of pipeline de ploy failed"
               resource: Resource {
                 type: "execution"
                 id: "<id 9>"

@@ -5,7 +5,10 @@ use std::{
     process::Command,
 };
 
-use api::designs::v1::{Canvas, Edge, EdgeKind, ExportTerraformRequest, ExportTerraformResponse, Node};
+use api::designs::v1::{
+    Canvas, CreateDesignRequest, Edge, EdgeKind, ExportTerraformRequest, ExportTerraformResponse, ListTemplatesRequest,
+    Node,
+};
 use expect_test::expect;
 use prost_types::{Value, value::Kind};
 use tonic::Status;
@@ -148,7 +151,34 @@ async fn the_same_design_gives_the_same_bytes_whatever_order_it_was_drawn_in() {
         })
         .await;
     let file = export(&mut ada, &drawn.id, 0, "team/prod.1").await.unwrap();
-    expect![[r#""#]].assert_eq(&file);
+    expect![[r#"
+        {
+          "resource": {
+            "terraform_data": {
+              "n_db": {
+                "input": 3
+              },
+              "n_net": {},
+              "n_web": {
+                "depends_on": ["terraform_data.n_db","terraform_data.n_net"],
+                "input": {"a":"ü\n","b":0.5},
+                "triggers_replace": ["v1",2]
+              }
+            }
+          },
+          "terraform": {
+            "backend": {
+              "http": {
+                "address": "http://127.0.0.1:8080/v1/states/team/prod.1",
+                "lock_address": "http://127.0.0.1:8080/v1/states/team/prod.1",
+                "unlock_address": "http://127.0.0.1:8080/v1/states/team/prod.1"
+              }
+            },
+            "required_version": ">= 1.4.0"
+          }
+        }
+    "#]]
+    .assert_eq(&file);
     assert_eq!(export(&mut ada, &drawn.id, 0, "team/prod.1").await.unwrap(), file);
 
     let reversed = Canvas {
@@ -225,9 +255,42 @@ async fn an_empty_design_is_a_valid_file() {
     let mut ada = world.designer();
     let drawn = ada.draw(Canvas::default()).await;
     let file = export(&mut ada, &drawn.id, 0, "").await.unwrap();
-    expect![[r#""#]].assert_eq(&file);
+    expect![[r#"
+        {
+          "terraform": {
+            "required_version": ">= 1.4.0"
+          }
+        }
+    "#]]
+    .assert_eq(&file);
     if terraform_is_here() {
         assert_eq!(Module::new(&file).planned(), []);
+    }
+}
+
+#[tokio::test]
+async fn what_the_platforms_templates_draw_can_be_made() {
+    let world = World::new().await;
+    let mut ada = world.designer();
+    let templates = ada
+        .templates
+        .list_templates(ListTemplatesRequest::default())
+        .await
+        .unwrap();
+    let templates = templates.into_inner().templates;
+    assert!(templates.len() >= 3, "{}", templates.len());
+    for template in templates {
+        let request = CreateDesignRequest {
+            name: template.name.clone(),
+            template_id: template.id,
+            ..Default::default()
+        };
+        let drawn = ada.make(request).await.unwrap();
+        let file = export(&mut ada, &drawn.id, 0, "").await.unwrap();
+        if terraform_is_here() {
+            let planned = Module::new(&file).planned();
+            assert_eq!(planned.len(), drawn.canvas.unwrap().nodes.len(), "{}", template.name);
+        }
     }
 }
 
