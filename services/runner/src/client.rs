@@ -225,7 +225,9 @@ impl Client {
         let deadline = Duration::from_secs(30);
         let request = request(message, credential, trace, deadline);
         let mut designs = self.designs.clone();
-        let answered = timeout(deadline, designs.export_terraform(request)).await.map_err(late)?;
+        let answered = timeout(deadline, designs.export_terraform(request))
+            .await
+            .map_err(late)?;
         Ok(answered?.into_inner())
     }
 }
@@ -269,7 +271,13 @@ mod tests {
         let key = Credential::new("b3k_x").unwrap();
         let header = |trace| {
             let request = request((), &key, trace, Duration::from_secs(1));
-            request.metadata()["traceparent"].to_str().unwrap().to_owned()
+            request
+                .metadata()
+                .get("traceparent")
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned()
         };
         assert!(header(Trace::of(id)).starts_with("00-0198f0aa000070008000000000000001-"));
         assert_ne!(header(Trace::of(id)), header(Trace::of(id)));

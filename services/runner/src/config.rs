@@ -89,7 +89,9 @@ impl Config {
             env.problem("BOARD3_RUNNER_NAME must be 1 to 100 of A-Z, a-z, 0-9, _, . and -");
         }
         let slots = env.number("BOARD3_RUNNER_SLOTS", 1, 1..=64);
-        let terraform = env.optional("BOARD3_TERRAFORM").unwrap_or_else(|| "terraform".to_owned());
+        let terraform = env
+            .optional("BOARD3_TERRAFORM")
+            .unwrap_or_else(|| "terraform".to_owned());
         let path = env.optional("PATH").unwrap_or_default();
         let cli_config = env.optional("TF_CLI_CONFIG_FILE");
         let log = env.optional("BOARD3_LOG").unwrap_or_else(|| "info".to_owned());
@@ -139,9 +141,14 @@ impl Config {
 }
 
 fn address(env: &mut Env, slice: &str) -> Option<Endpoint> {
-    let port = SLICES.iter().find(|(name, _, _)| *name == slice).map_or(0, |slice| slice.1);
+    let port = SLICES
+        .iter()
+        .find(|(name, _, _)| *name == slice)
+        .map_or(0, |slice| slice.1);
     let variable = format!("BOARD3_{}", slice.to_uppercase());
-    let address = env.optional(&variable).unwrap_or_else(|| format!("http://127.0.0.1:{port}"));
+    let address = env
+        .optional(&variable)
+        .unwrap_or_else(|| format!("http://127.0.0.1:{port}"));
     let endpoint = Endpoint::from_shared(address)
         .ok()
         .filter(|endpoint| endpoint.uri().scheme_str() == Some("http"))
@@ -187,7 +194,12 @@ fn work(env: &mut Env) -> Option<Work> {
             .prefix("board3-runner-")
             .tempdir()
             .map(Work::Temporary)
-            .map_err(|error| env.problem(format!("no temporary directory ({}); set BOARD3_RUNNER_DIR", error.kind())))
+            .map_err(|error| {
+                env.problem(format!(
+                    "no temporary directory ({}); set BOARD3_RUNNER_DIR",
+                    error.kind()
+                ))
+            })
             .ok();
     };
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&named);
@@ -206,7 +218,11 @@ mod tests {
     use super::*;
 
     fn env(pairs: &[(&str, &str)]) -> Env {
-        Env::of(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+        Env::of(
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        )
     }
 
     #[test]
@@ -236,15 +252,24 @@ mod tests {
             "BOARD3_LOG",
             "BOARD3_HTTP_LISTEN",
         ] {
-            assert!(problems.iter().any(|problem| problem.starts_with(name)), "{name}: {problems:?}");
+            assert!(
+                problems.iter().any(|problem| problem.starts_with(name)),
+                "{name}: {problems:?}"
+            );
         }
         assert_eq!(problems.len(), 9, "{problems:?}");
-        assert!(!problems.iter().any(|problem| problem.contains("c0ffee")), "{problems:?}");
+        assert!(
+            !problems.iter().any(|problem| problem.contains("c0ffee")),
+            "{problems:?}"
+        );
     }
 
     #[test]
     fn a_key_alone_is_enough() {
-        let config = Config::read(env(&[("BOARD3_RUNNER_API_KEY", "b3k_x"), ("BOARD3_HTTP_LISTEN", "127.0.0.1:0")]));
+        let config = Config::read(env(&[
+            ("BOARD3_RUNNER_API_KEY", "b3k_x"),
+            ("BOARD3_HTTP_LISTEN", "127.0.0.1:0"),
+        ]));
         assert!(config.is_ok(), "{:?}", config.err());
         assert!(Config::read(env(&[("BOARD3_HTTP_LISTEN", "127.0.0.1:0")])).is_err());
     }

@@ -78,7 +78,11 @@ impl Directory {
     pub(crate) fn output(&self) -> io::Result<(File, File)> {
         let path = self.0.join("output");
         let _ = std::fs::remove_file(&path);
-        let writer = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
+        let writer = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
         Ok((writer, File::open(&path)?))
     }
 

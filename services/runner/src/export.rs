@@ -56,7 +56,11 @@ async fn fetch_once(client: &Client, trace: Trace, credential: &Credential, leas
     let answer = client.export(trace, credential, request).await;
     let mut parts = answer.map_err(Failure::Refused)?;
     let (mut sha256, mut file) = (String::new(), Vec::new());
-    while let Some(part) = parts.message().await.map_err(|status| Failure::Refused(status.into()))? {
+    while let Some(part) = parts
+        .message()
+        .await
+        .map_err(|status| Failure::Refused(status.into()))?
+    {
         if sha256.is_empty() {
             sha256 = part.sha256;
         }
@@ -81,7 +85,10 @@ pub(crate) fn backend_at(file: &[u8], address: &str) -> Vec<String> {
         .filter_map(|name| {
             let (_, rest) = backend[name].as_str()?.split_once("://")?;
             let path = rest.find('/').map_or("", |start| &rest[start..]);
-            Some(format!("-backend-config={name}={}{path}", address.trim_end_matches('/')))
+            Some(format!(
+                "-backend-config={name}={}{path}",
+                address.trim_end_matches('/')
+            ))
         })
         .collect()
 }

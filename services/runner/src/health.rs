@@ -61,6 +61,7 @@ impl Health {
 
     /// From now on it is, or it is not.
     pub(crate) fn ready(&self, ready: bool) {
-        self.0.send_if_modified(|before| std::mem::replace(before, ready) != ready);
+        self.0
+            .send_if_modified(|before| std::mem::replace(before, ready) != ready);
     }
 }

@@ -350,6 +350,13 @@ impl Job<'_> {
             Outcome::Cancelled => self.say("[board3-runner: cancelled]"),
             Outcome::Unknown(detail) => self.say(&format!("[board3-runner: {detail}]")),
         }
+        if self.directory.has_errored_state() {
+            let (name, work) = (&self.runner.config.name, self.directory.work());
+            self.say(&format!(
+                "[board3-runner: the state could not be stored; {name} keeps it as {}/errored.tfstate]",
+                work.display()
+            ));
+        }
     }
 
     fn say(&self, text: &str) {

@@ -114,8 +114,7 @@ impl Keeper {
 
     /// Another call than a renewal has told its length.
     pub(crate) fn renewed(&self, sent: Instant, expires_in: Duration) {
-        self.standing
-            .send_modify(|standing| standing.renewed(sent, expires_in));
+        self.standing.send_modify(|standing| standing.renewed(sent, expires_in));
     }
 
     /// Some call was answered that the lease is lost.

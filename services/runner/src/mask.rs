@@ -107,7 +107,9 @@ mod tests {
     #[test]
     fn secrets_are_masked_wherever_the_stream_is_cut() {
         let basic = STANDARD.encode("job:b3j_0123456789");
-        let text = format!("a b3k_aaaaaaab, b3j_0123456789b3j_0123456789 and {basic}! b3j_ b3j_01234567x b3k_aaaab3k_aaaaaaab");
+        let text = format!(
+            "a b3k_aaaaaaab, b3j_0123456789b3j_0123456789 and {basic}! b3j_ b3j_01234567x b3k_aaaab3k_aaaaaaab"
+        );
         let expected = "a [masked], [masked][masked] and [masked]! b3j_ b3j_01234567x b3k_aaaa[masked]";
         for piece in 1..=text.len() {
             assert_eq!(streamed(&text, piece), expected, "in pieces of {piece}");

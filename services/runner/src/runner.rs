@@ -117,11 +117,13 @@ impl Runner {
     /// Takes stages, one at a time, until the runner stops.
     async fn slot(self: Arc<Self>) {
         let mut backoff = Backoff::up_to(Duration::from_secs(2));
+        // The first question does not wait, so that a runner is soon known to be ready.
+        let mut answered = false;
         while !self.stop.is_cancelled() {
             let sent = Instant::now();
             let request = AcquireRequest {
                 runner_id: self.id.read().await.clone(),
-                wait: Some(WAIT),
+                wait: answered.then_some(WAIT),
             };
             let answer = tokio::select! {
                 answer = self.client.acquire(Trace::new(), request) => answer,
@@ -131,18 +133,20 @@ impl Runner {
                 Ok(answer) => {
                     self.health.ready(true);
                     backoff = Backoff::up_to(Duration::from_secs(2));
+                    let waited = std::mem::replace(&mut answered, true);
                     match answer.lease {
                         Some(lease) => {
                             job::work(&self, lease, sent).await;
                             continue;
                         }
-                        // One that does not wait is not asked without pause.
-                        None if sent.elapsed() < Duration::from_millis(500) => Duration::from_millis(500),
+                        // A service that does not wait is not asked without pause.
+                        None if waited && sent.elapsed() < Duration::from_millis(500) => Duration::from_millis(500),
                         None => continue,
                     }
                 }
                 Err(refusal) => {
                     self.health.ready(false);
+                    answered = false;
                     tracing::warn!(refusal = refusal.told(), "no stage can be taken");
                     if refusal.code == Code::NotFound {
                         tokio::select! {

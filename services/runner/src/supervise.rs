@@ -182,7 +182,11 @@ impl Stop {
     }
 
     fn next(&self) -> Instant {
-        if self.interrupted { self.kill_at } else { self.lease_ends }
+        if self.interrupted {
+            self.kill_at
+        } else {
+            self.lease_ends
+        }
     }
 
     /// A lease that ran out before the order was read stays run out.

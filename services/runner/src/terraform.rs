@@ -45,7 +45,10 @@ pub(crate) async fn version(config: &Config) -> String {
     };
     let mut command = Command::new(program);
     environment(&mut command, config, config.work.path());
-    command.args(["version", "-json"]).stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .args(["version", "-json"])
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     let Ok(Ok(output)) = timeout(Duration::from_secs(10), command.output()).await else {
         return String::new();
     };
