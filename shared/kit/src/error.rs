@@ -412,7 +412,7 @@ mod tests {
             assert_eq!(told.replace('_', "").to_lowercase(), ours.to_lowercase(), "{name}");
             seen += 1;
         }
-        assert_eq!(seen, 28);
+        assert_eq!(seen, 39);
     }
 
     #[test]
