@@ -1,1 +1,16 @@
-//! The service at its socket.
+//! The pipelines service at its socket, on a PostgreSQL and a Redis of its own.
+#![allow(clippy::unwrap_used)]
+
+mod drift;
+mod execution;
+mod index;
+mod job;
+mod lease;
+mod lease_apply;
+mod log;
+mod page;
+mod pipeline;
+mod runner;
+mod runner_world;
+mod tenancy;
+mod world;
