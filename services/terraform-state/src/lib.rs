@@ -1,17 +1,29 @@
-//! The terraform-state service.
+//! The terraform-state service: Terraform's states, their versions and locks, and what has drifted from them.
+//!
+//! It is Terraform's `http` backend and the same over gRPC. A content is sealed before anything of it is written, and
+//! answered whole and byte by byte as it was sent, or not at all; of two who hold a lock, one does not.
 
+use api::terraform_state::v1::{
+    drift_service_server::DriftServiceServer, lock_service_server::LockServiceServer,
+    state_service_server::StateServiceServer,
+};
 use diesel_migrations::embed_migrations;
 use kit::{
     config::Env,
+    crypto::KeyRing,
     db::migrate::Slice,
     service::{Build, Kit, Parts, Service},
 };
 
+mod backend;
+mod content;
+mod door;
 pub mod model;
 mod rpc;
 mod schema;
 mod store;
 mod wire;
+mod worker;
 
 /// The service.
 pub const SERVICE: Service = Service {
@@ -24,6 +36,41 @@ static SLICE: Slice = Slice {
     migrations: embed_migrations!("../../migrations/terraform-state"),
 };
 
-fn configure(_: &mut Env) -> Option<Build> {
-    Some(Box::new(|_: Kit| Box::pin(async move { Ok(Parts::new()) })))
+/// The most bytes of a request.
+const MOST_REQUEST_BYTES: usize = 4 << 20;
+/// The most bytes of a request about a lock.
+const MOST_LOCK_REQUEST_BYTES: usize = 64 << 10;
+/// The largest state unless told otherwise.
+const MOST_STATE_BYTES: u64 = 256 << 20;
+
+fn configure(env: &mut Env) -> Option<Build> {
+    let ring = env.required("TERRAFORM_STATE_ENCRYPTION_KEY").and_then(|current| {
+        let retired = env
+            .optional("TERRAFORM_STATE_ENCRYPTION_KEYS_RETIRED")
+            .unwrap_or_default();
+        KeyRing::parse(&current, &retired)
+            .map_err(|problem| env.problem(format!("TERRAFORM_STATE_ENCRYPTION_KEY {problem}")))
+            .ok()
+    });
+    let listener = env.listen("BOARD3_TERRAFORM_LISTEN", "127.0.0.1:8080");
+    let limit = env.number("BOARD3_STATE_LIMIT_BYTES", MOST_STATE_BYTES, 1..=(1 << 31));
+    let (ring, listener, limit) = (ring?, listener?, limit?);
+    Some(Box::new(move |kit: Kit| {
+        Box::pin(async move {
+            let backend = backend::Backend { kit, ring, limit };
+            let states = rpc::state::States {
+                backend: backend.clone(),
+            };
+            let locks = rpc::lock::Locks {
+                backend: backend.clone(),
+            };
+            let drifts = rpc::drift::Drifts::new(backend.kit.clone(), backend.ring.clone());
+            Ok(Parts::new()
+                .serve(StateServiceServer::new(states).max_decoding_message_size(MOST_REQUEST_BYTES))
+                .serve(LockServiceServer::new(locks).max_decoding_message_size(MOST_LOCK_REQUEST_BYTES))
+                .serve(DriftServiceServer::new(drifts).max_decoding_message_size(MOST_REQUEST_BYTES))
+                .consume(worker::Designs)
+                .door(listener, door::TerraformHttp { backend }))
+        })
+    }))
 }

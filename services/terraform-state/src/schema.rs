@@ -1,3 +1,130 @@
 //! The slice's tables as diesel knows them; `migrations/terraform-state` is the truth.
 
 #![allow(missing_docs, unreachable_pub)]
+
+/// PostgreSQL's types that diesel does not know.
+pub mod sql_types {
+    use diesel::{query_builder::QueryId, sql_types::SqlType};
+
+    #[derive(Clone, QueryId, SqlType)]
+    #[diesel(postgres_type(name = "state_version_kind", schema = "terraform_state"))]
+    pub struct VersionKindEnum;
+
+    #[derive(Clone, QueryId, SqlType)]
+    #[diesel(postgres_type(name = "principal_kind", schema = "terraform_state"))]
+    pub struct PrincipalEnum;
+
+    #[derive(Clone, QueryId, SqlType)]
+    #[diesel(postgres_type(name = "drift_kind", schema = "terraform_state"))]
+    pub struct DriftEnum;
+}
+
+diesel::table! {
+    designs (org_id, design_id) {
+        org_id -> Uuid,
+        design_id -> Uuid,
+        deleted -> Bool,
+        revision -> Int8,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::*;
+
+    states (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        name -> Text,
+        design_id -> Nullable<Uuid>,
+        latest_version -> Int8,
+        released_lock_id -> Nullable<Text>,
+        released_by_force -> Bool,
+        released_reason -> Text,
+        released_by_kind -> Nullable<PrincipalEnum>,
+        released_by_id -> Nullable<Uuid>,
+        released_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::*;
+
+    state_locks (org_id, state_id) {
+        org_id -> Uuid,
+        state_id -> Uuid,
+        lock_id -> Text,
+        operation -> Text,
+        who -> Text,
+        info -> Text,
+        terraform_version -> Text,
+        holder_kind -> PrincipalEnum,
+        holder_id -> Uuid,
+        created_at -> Timestamptz,
+        last_seen_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::*;
+
+    state_versions (org_id, state_id, number) {
+        org_id -> Uuid,
+        state_id -> Uuid,
+        number -> Int8,
+        id -> Uuid,
+        serial -> Int8,
+        lineage -> Text,
+        kind -> VersionKindEnum,
+        size_bytes -> Int8,
+        chunks -> Int4,
+        content_hash -> Bytea,
+        terraform_version -> Text,
+        resource_count -> Int4,
+        blank -> Bool,
+        author_kind -> PrincipalEnum,
+        author_id -> Uuid,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    state_chunks (org_id, version_id, place) {
+        org_id -> Uuid,
+        version_id -> Uuid,
+        place -> Int4,
+        sealed -> Bytea,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(states, state_locks, state_versions);
+
+diesel::define_sql_function! {
+    /// The time now, which `now()` is not in a transaction that has waited.
+    fn clock_timestamp() -> Timestamptz;
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::*;
+
+    drift_logs (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        state_id -> Uuid,
+        check_id -> Uuid,
+        address -> Text,
+        resource_type -> Text,
+        kind -> DriftEnum,
+        path -> Text,
+        before -> Nullable<Bytea>,
+        after -> Nullable<Bytea>,
+        masked -> Bool,
+        detected_at -> Timestamptz,
+    }
+}

@@ -3,3 +3,128 @@
 //! A value that exists is valid; `wire` is where values come from, and it reports everything that is wrong at once.
 
 pub mod drift;
+pub mod lock;
+pub mod state;
+pub mod version;
+
+use std::io::Write;
+
+use diesel::{
+    deserialize::{self, FromSql},
+    pg::{Pg, PgValue},
+    serialize::{self, IsNull, Output, ToSql},
+};
+use kit::{
+    Error, Result,
+    ids::{Principal, UserId},
+};
+
+use crate::schema::sql_types::{PrincipalEnum, VersionKindEnum};
+
+kit::id! {
+    /// A state.
+    StateId
+}
+kit::id! {
+    /// A design.
+    DesignId
+}
+kit::id! {
+    /// A user, an API key or a job; its [`PrincipalKind`] says which.
+    PrincipalId
+}
+
+/// Declares an enum that is a type of PostgreSQL too.
+macro_rules! stored_enum {
+    ($(#[$doc:meta])* $name:ident as $sql:ident { $($(#[$of:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, diesel::expression::AsExpression, diesel::deserialize::FromSqlRow)]
+        #[diesel(sql_type = $sql)]
+        pub enum $name {
+            $($(#[$of])* $variant),+
+        }
+
+        impl $name {
+            /// Its name in PostgreSQL: lower-case letters and underscores.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $($name::$variant => $text),+
+                }
+            }
+        }
+
+        impl ToSql<$sql, Pg> for $name {
+            fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+                out.write_all(self.as_str().as_bytes())?;
+                Ok(IsNull::No)
+            }
+        }
+
+        impl FromSql<$sql, Pg> for $name {
+            fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+                match value.as_bytes() {
+                    $(bytes if bytes == $text.as_bytes() => Ok($name::$variant),)+
+                    other => Err(format!("{} is no {}", String::from_utf8_lossy(other), stringify!($name)).into()),
+                }
+            }
+        }
+    };
+}
+
+stored_enum! {
+    /// Who can do things to states.
+    PrincipalKind as PrincipalEnum {
+        /// A signed-in user.
+        User = "user",
+        /// An API key.
+        ApiKey = "key",
+        /// A runner's job.
+        Job = "job",
+    }
+}
+
+stored_enum! {
+    /// Why a version was written.
+    VersionKind as VersionKindEnum {
+        /// The serial grew within its lineage, or there was nothing before.
+        Normal = "normal",
+        /// A push that went over the rules of serial and lineage.
+        Forced = "forced",
+    }
+}
+
+/// Who holds a lock, or wrote a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// User, API key or job.
+    pub kind: PrincipalKind,
+    /// Its id.
+    pub id: PrincipalId,
+}
+
+impl Caller {
+    /// The principal of a call.
+    ///
+    /// # Errors
+    /// INTERNAL for services and nobody: no policy of this service admits either.
+    pub fn of(principal: Principal) -> Result<Caller> {
+        let (kind, id) = match principal {
+            Principal::User(UserId(id)) => (PrincipalKind::User, id),
+            Principal::ApiKey(id) => (PrincipalKind::ApiKey, id),
+            Principal::Job(id) => (PrincipalKind::Job, id),
+            Principal::Service(_) | Principal::Anonymous => {
+                return Err(Error::internal(format!("{principal} does nothing to states")));
+            }
+        };
+        Ok(Caller {
+            kind,
+            id: PrincipalId(id),
+        })
+    }
+}
+
+/// At most `most` characters of a text that Terraform sent, without control characters: what can be kept of it.
+/// There is nobody on the other side who could shorten it.
+pub(crate) fn kept(text: &str, most: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(most).collect()
+}

@@ -1,0 +1,157 @@
+//! States.
+
+use diesel::{BoolExpressionMethods, ExpressionMethods, JoinOnDsl, OptionalExtension, QueryDsl, SelectableHelper};
+use diesel_async::RunQueryDsl;
+use kit::{Result, db::Tx};
+
+use crate::{
+    model::{
+        DesignId, StateId,
+        lock::Lock,
+        state::{Shown, State, StateFilter, StateName},
+        version::Version,
+    },
+    schema::{clock_timestamp, state_locks, state_versions, states},
+};
+
+/// States beside their current versions and locks.
+macro_rules! shown {
+    () => {
+        states::table
+            .left_join(
+                state_versions::table.on(state_versions::org_id
+                    .eq(states::org_id)
+                    .and(state_versions::state_id.eq(states::id))
+                    .and(state_versions::number.eq(states::latest_version))),
+            )
+            .left_join(
+                state_locks::table.on(state_locks::org_id
+                    .eq(states::org_id)
+                    .and(state_locks::state_id.eq(states::id))),
+            )
+            .select((
+                State::as_select(),
+                Option::<Version>::as_select(),
+                Option::<Lock>::as_select(),
+            ))
+    };
+}
+
+fn shown((state, version, lock): (State, Option<Version>, Option<Lock>)) -> Shown {
+    Shown { state, version, lock }
+}
+
+/// Makes a state, and holds it until the transaction ends; none where the organization has one of this name.
+pub(crate) async fn insert(
+    tx: &mut Tx,
+    id: StateId,
+    name: &StateName,
+    design: Option<DesignId>,
+) -> Result<Option<State>> {
+    Ok(diesel::insert_into(states::table)
+        .values((
+            states::org_id.eq(tx.org()),
+            states::id.eq(id),
+            states::name.eq(name),
+            states::design_id.eq(design),
+        ))
+        .on_conflict((states::org_id, states::name))
+        .do_nothing()
+        .returning(State::as_returning())
+        .get_result(tx)
+        .await
+        .optional()?)
+}
+
+/// A state.
+pub(crate) async fn find(tx: &mut Tx, id: StateId) -> Result<Option<State>> {
+    Ok(states::table
+        .find((tx.org(), id))
+        .select(State::as_select())
+        .first(tx)
+        .await
+        .optional()?)
+}
+
+/// A state by its name.
+pub(crate) async fn find_named(tx: &mut Tx, name: &StateName) -> Result<Option<State>> {
+    Ok(states::table
+        .filter(states::org_id.eq(tx.org()))
+        .filter(states::name.eq(name))
+        .select(State::as_select())
+        .first(tx)
+        .await
+        .optional()?)
+}
+
+/// A state, held until the transaction ends: of two who write, the second sees what the first wrote.
+pub(crate) async fn lock(tx: &mut Tx, id: StateId) -> Result<Option<State>> {
+    Ok(states::table
+        .find((tx.org(), id))
+        .select(State::as_select())
+        .for_update()
+        .first(tx)
+        .await
+        .optional()?)
+}
+
+/// As [`lock`], by the state's name.
+pub(crate) async fn lock_named(tx: &mut Tx, name: &StateName) -> Result<Option<State>> {
+    Ok(states::table
+        .filter(states::org_id.eq(tx.org()))
+        .filter(states::name.eq(name))
+        .select(State::as_select())
+        .for_update()
+        .first(tx)
+        .await
+        .optional()?)
+}
+
+/// A state with what is shown beside it.
+pub(crate) async fn find_shown(tx: &mut Tx, id: StateId) -> Result<Option<Shown>> {
+    let row = shown!()
+        .filter(states::org_id.eq(tx.org()))
+        .filter(states::id.eq(id))
+        .first(tx)
+        .await
+        .optional()?;
+    Ok(row.map(shown))
+}
+
+/// States with what is shown beside them, by name, after the one named `after`; at most `limit`.
+pub(crate) async fn list(tx: &mut Tx, filter: &StateFilter, after: Option<String>, limit: i64) -> Result<Vec<Shown>> {
+    let mut query = shown!()
+        .filter(states::org_id.eq(tx.org()))
+        .order(states::name.asc())
+        .limit(limit)
+        .into_boxed();
+    if let Some(design) = filter.design {
+        query = query.filter(states::design_id.eq(design));
+    }
+    if !filter.prefix.is_empty() {
+        // Names are ASCII and compared byte by byte; LIKE would tell of rows that the policy hides, so no index serves it.
+        query = query
+            .filter(states::name.ge(filter.prefix.clone()))
+            .filter(states::name.lt(format!("{}\u{7f}", filter.prefix)));
+    }
+    if let Some(only) = &filter.only {
+        query = query.filter(states::name.eq(only.clone()));
+    }
+    if let Some(after) = after {
+        query = query.filter(states::name.gt(after));
+    }
+    let rows: Vec<(State, Option<Version>, Option<Lock>)> = query.load(tx).await?;
+    Ok(rows.into_iter().map(shown).collect())
+}
+
+/// Writes the number of the current version.
+pub(crate) async fn update_written(tx: &mut Tx, id: StateId, number: i64) -> Result<()> {
+    diesel::update(states::table.find((tx.org(), id)))
+        .set((
+            states::latest_version.eq(number),
+            states::updated_at.eq(clock_timestamp()),
+        ))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
