@@ -1,18 +1,20 @@
 //! The sweeps: every RPC of the suite against the running suite, each refusal with the positive control beside it.
 //!
-//! There is one row per RPC in [`fixtures::ROWS`]; an RPC without one and a row without an RPC fail.
+//! There is one row per RPC in `fixtures::ROWS`; an RPC without one and a row without an RPC fail.
 //! The tests have more than one thread, so that connections close while a suite ends instead of holding it up.
 
 mod admission;
 mod fixtures;
 mod foreign;
 mod invalid;
+mod lists;
 mod pages;
 mod repeats;
 mod row;
 mod surface;
 mod trail;
 mod wire;
+mod works;
 mod world;
 
 use std::collections::BTreeSet;
@@ -29,7 +31,7 @@ use self::{
 /// Every RPC with its row.
 fn rows() -> impl Iterator<Item = (&'static Method, &'static Row)> {
     METHODS.iter().map(|method| {
-        let row = ROWS.iter().find(|row| row.path == method.path);
+        let row = ROWS.iter().find(|row| row.path == method.path).copied();
         (
             method,
             row.unwrap_or_else(|| panic!("{} has no row in the sweep", method.path)),

@@ -2,154 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use api::{
-    designs::v1::{Design, UpdateDesignRequest},
-    policy::{METHODS, Method},
-};
-use futures_util::future::BoxFuture;
+use api::policy::{METHODS, Method};
 use kit::Reason;
 use prost::Message;
 use prost_reflect::{DynamicMessage, Value};
-use prost_types::FieldMask;
 
 use super::{
+    lists::{LISTS, List},
     rows,
     wire::{reply, request, set, text, types},
-    world::{Tenant, World, add_template, canvas, method},
+    world::{Tenant, World, method},
 };
-
-/// What the sweep must know of a list.
-struct List {
-    action: &'static str,
-    /// Adds at least four rows.
-    grow: for<'a> fn(&'a World, &'a Tenant) -> BoxFuture<'a, ()>,
-    /// How many rows the organization has, by the tables.
-    count: fn(&Tenant) -> String,
-    /// Another filter with rows, where there is a filter.
-    filter: Option<fn(&mut DynamicMessage, &Tenant)>,
-}
-
-const LISTS: &[List] = &[
-    List {
-        action: "audit.ListAuditLogs",
-        grow: |_, _| Box::pin(async {}),
-        count: |t| format!("select count(*) from audit.audit_logs where org_id = '{}'", t.owner.org),
-        filter: Some(|message, _| set(message, "action", "designs.CreateDesign")),
-    },
-    List {
-        action: "designs.ListDesigns",
-        grow: |w, t| {
-            Box::pin(async {
-                for _ in 0..4 {
-                    w.add_design(t).await;
-                }
-            })
-        },
-        count: |t| {
-            format!(
-                "select count(*) from designs.designs where org_id = '{}' and deleted_at is null",
-                t.owner.org
-            )
-        },
-        filter: Some(|message, tenant| set(message, "creator_id", &tenant.owner.user)),
-    },
-    List {
-        action: "designs.ListResources",
-        grow: |w, t| Box::pin(async { draw(w, t, &t.other_design, 4).await }),
-        count: |t| {
-            format!(
-                "select count(*) from designs.resources where design_id = '{}'",
-                t.design.id
-            )
-        },
-        filter: Some(|message, tenant| set(message, "design_id", &tenant.other_design.id)),
-    },
-    List {
-        action: "designs.ListVersions",
-        grow: |w, t| {
-            Box::pin(async {
-                w.publish(t, &t.other_design.id).await;
-                for nodes in 4..8 {
-                    for design in [&t.design, &t.other_design] {
-                        draw(w, t, design, nodes).await;
-                        w.publish(t, &design.id).await;
-                    }
-                }
-            })
-        },
-        count: |t| {
-            format!(
-                "select count(*) from designs.design_versions where design_id = '{}'",
-                t.design.id
-            )
-        },
-        filter: Some(|message, tenant| set(message, "design_id", &tenant.other_design.id)),
-    },
-    List {
-        action: "designs.ListTemplates",
-        grow: |w, t| {
-            Box::pin(async {
-                for _ in 0..4 {
-                    // The same name, so that a page ends between equals.
-                    add_template(&w.admin, &t.owner.org, "a template like others").await;
-                }
-            })
-        },
-        count: |t| {
-            let platform = "00000000-0000-7000-8000-000000000000";
-            format!(
-                "select count(*) from designs.templates where org_id in ('{}', '{platform}')",
-                t.owner.org
-            )
-        },
-        filter: Some(|message, _| set(message, "category", "starter")),
-    },
-    List {
-        action: "identity.ListMembers",
-        grow: |w, t| {
-            Box::pin(async {
-                for _ in 0..4 {
-                    w.add_member(t).await;
-                }
-            })
-        },
-        count: |t| {
-            format!(
-                "select count(*) from identity.organization_members where org_id = '{}'",
-                t.owner.org
-            )
-        },
-        filter: None,
-    },
-];
-
-/// Draws another canvas on a design.
-async fn draw(world: &World, tenant: &Tenant, design: &Design, nodes: usize) {
-    let etag = world
-        .house
-        .read_design(&tenant.owner, &design.id)
-        .await
-        .expect("GetDesign")
-        .etag;
-    let request = UpdateDesignRequest {
-        design_id: design.id.clone(),
-        design: Some(Design {
-            canvas: Some(canvas(nodes)),
-            ..Design::default()
-        }),
-        update_mask: Some(FieldMask {
-            paths: vec!["canvas".to_owned()],
-        }),
-        etag,
-        ..UpdateDesignRequest::default()
-    };
-    tenant
-        .owner
-        .designs(&world.house)
-        .update_design(request)
-        .await
-        .expect("UpdateDesign");
-}
 
 #[test]
 fn every_rpc_with_pages_is_walked() {

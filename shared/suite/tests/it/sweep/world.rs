@@ -15,7 +15,10 @@ use tokio_postgres::Client;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use super::wire::{self, Answer};
+use super::{
+    wire::{self, Answer},
+    works::{RUNNER, Works},
+};
 use crate::{
     house::{House, SLICES, eventually},
     story::{Person, blank, request_id},
@@ -46,25 +49,30 @@ pub(crate) struct Tenant {
     pub(crate) audit_log: String,
     /// An open invitation for somebody's address.
     pub(crate) invitation: String,
+    /// A state, a pipeline and what belongs to them.
+    pub(crate) works: Works,
 }
 
 impl World {
     /// A new suite, quiet.
     pub(crate) async fn new() -> World {
-        let house = House::open().await;
+        // Leases of the sweep's stages outlive it.
+        let house = House::open_with(&[("BOARD3_LEASE_SECONDS", "600"), ("BOARD3_LEASE_MARGIN_SECONDS", "600")]).await;
         let admin = house.database().admin().await;
         let channels = SLICES.map(|slice| (slice, house.door(slice).channel())).into();
         let (a, b) = (
             Tenant::new(&house, &admin, "ada").await,
             Tenant::new(&house, &admin, "bob").await,
         );
+        let runners = [&a, &b].map(|tenant| ((tenant.owner.org.clone(), RUNNER.to_vec()), tenant.works.key.clone()));
+        let keys = runners.into();
         let world = World {
             house,
             admin,
             a,
             b,
             channels,
-            keys: tokio::sync::Mutex::default(),
+            keys: tokio::sync::Mutex::new(keys),
             peers: Mutex::default(),
         };
         world.quiet().await;
@@ -234,8 +242,9 @@ impl World {
         let unplaced = SLICES.map(|slice| format!("(select count(*) from {slice}.outbox where position is null)"));
         let unread = CONSUMED.map(|(reader, source)| {
             format!(
-                "(select count(*) from {source}.relay_head h where h.position > 0 and not exists (
-                   select from {reader}.cursors c where c.source = '{source}' and c.position >= h.position))"
+                "(select count(*) from {source}.relay_head h where h.position > 0 and (not exists (
+                   select from {reader}.cursors c where c.source = '{source}') or exists (
+                   select from {reader}.cursors c where c.source = '{source}' and c.position < h.position)))"
             )
         });
         let sql = format!("select {} + {}", unplaced.join(" + "), unread.join(" + "));
@@ -256,10 +265,9 @@ impl World {
     /// `but` names tables to leave out. A refusal that the trail must hold is written to the outbox, gets its position
     /// and is read by consumers: with [`TRAIL`] left out, nothing else may change.
     pub(crate) async fn tables(&self, but: &[&str]) -> BTreeMap<String, (i64, String)> {
-        let listed = "select schemaname || '.' || tablename from pg_tables
-            where schemaname in ('identity', 'designs', 'audit') order by 1";
+        let listed = "select schemaname || '.' || tablename from pg_tables where schemaname = any ($1) order by 1";
         let mut held = BTreeMap::new();
-        for row in self.admin.query(listed, &[]).await.expect("the catalog can be read") {
+        for row in self.admin.query(listed, &[&SLICES.to_vec()]).await.expect("the catalog can be read") {
             let table: String = row.get(0);
             let name = table.split_once('.').map_or("", |(_, name)| name);
             if but.contains(&name) {
@@ -267,7 +275,7 @@ impl World {
             }
             let sql = format!(
                 "select count(*), coalesce(md5(string_agg(h, '' order by h)), '') from (
-                   select md5((to_jsonb(t) - 'last_seen_at' - 'idle_expires_at' - 'last_used_at')::text) as h from {table} t) rows"
+                   select md5((to_jsonb(t) - 'last_seen_at' - 'idle_expires_at' - 'last_used_at' - 'seen_at')::text) as h from {table} t) rows"
             );
             let row = self
                 .admin
@@ -295,10 +303,16 @@ impl World {
 }
 
 /// Who reads whose events.
-const CONSUMED: [(&str, &str); 5] = [
+const CONSUMED: [(&str, &str); 11] = [
     ("audit", "identity"),
     ("audit", "designs"),
+    ("audit", "terraform_state"),
+    ("audit", "pipelines"),
     ("audit", "audit"),
+    ("terraform_state", "designs"),
+    ("pipelines", "designs"),
+    ("pipelines", "terraform_state"),
+    ("designs", "terraform_state"),
     ("designs", "identity"),
     ("designs", "designs"),
 ];
@@ -341,6 +355,7 @@ impl Tenant {
             .await
             .expect("PublishDesign");
         let design = house.read_design(&owner, &design.id).await.expect("GetDesign");
+        let works = Works::new(house, admin, &owner, &design.id).await;
         let invitation = InviteMemberRequest {
             email: format!("{}@example.test", Uuid::now_v7().simple()),
             role: "bare".to_owned(),
@@ -370,6 +385,7 @@ impl Tenant {
             template,
             audit_log,
             invitation: invited.token,
+            works,
         }
     }
 }

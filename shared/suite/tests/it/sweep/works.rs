@@ -1,0 +1,289 @@
+//! What a tenant of the sweep has beyond designs: a state, a pipeline that ran, a runner, a lease, a notification.
+
+use std::time::Duration;
+
+use api::{
+    pipelines::v1::{
+        AcquireRequest, CreatePipelineRequest, Execution, Lease, RegisterRequest, RunPipelineRequest, StageDefinition,
+        StageKind, StartRequest, pipeline_service_client::PipelineServiceClient,
+        runner_service_client::RunnerServiceClient,
+    },
+    terraform_state::v1::{
+        CreateStateRequest, DetectDriftRequest, Lock, LockStateRequest, State, UploadStateRequest,
+        drift_service_client::DriftServiceClient, lock_service_client::LockServiceClient,
+        state_service_client::StateServiceClient,
+    },
+};
+use futures_util::stream;
+use serde_json::json;
+use testkit::Caller;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::world::{Tenant, World};
+use crate::{
+    house::{House, eventually},
+    story::{Person, request_id},
+};
+
+/// What runners need; the tenant's runner is registered by the key that has just this.
+pub(super) const RUNNER: &[&str] = &["pipelines.runner.work"];
+
+/// How many stages the tenant's pipeline has.
+const STAGES: usize = 5;
+
+/// One of each.
+pub(crate) struct Works {
+    /// Written once, locked.
+    pub(crate) state: State,
+    pub(crate) lock_id: String,
+    /// Of a check that found something.
+    pub(crate) check_id: String,
+    pub(crate) pipeline: String,
+    pub(crate) execution: String,
+    /// The execution's first stage, which the lease is of.
+    pub(crate) stage: String,
+    pub(crate) runner: String,
+    pub(crate) lease: Lease,
+    pub(crate) notification: String,
+    /// The runner's.
+    pub(super) key: String,
+}
+
+/// One person's clients.
+struct Desk<'a> {
+    house: &'a House,
+    owner: &'a Person,
+}
+
+impl Works {
+    pub(super) async fn new(house: &House, admin: &Client, owner: &Person, design: &str) -> Works {
+        let desk = Desk { house, owner };
+        let state = desk.create_state("written", design).await;
+        let lock_id = desk.lock(&state.id).await;
+        desk.upload(&state.id, &lock_id, 1).await;
+        let check_id = desk.detect(&state.id).await;
+
+        let pipeline = desk.create_pipeline(design, STAGES).await;
+        let execution = desk.run(&pipeline).await;
+        let key = house.api_key(owner, RUNNER).await.secret;
+        let runner = register(house, &key).await;
+        let lease = acquire(house, &key, &runner, &execution.id).await;
+        let notification = eventually("drift is notified of", Duration::from_secs(20), async || {
+            let sql = "select id::text from audit.notifications where org_id = $1::text::uuid limit 1";
+            let row = admin.query_opt(sql, &[&owner.org]).await.expect("an administrator sees everything");
+            row.map(|row| row.get::<_, String>(0))
+        });
+        Works {
+            lock_id,
+            check_id,
+            pipeline,
+            stage: lease.stage_id.clone(),
+            execution: execution.id,
+            runner,
+            lease,
+            notification: notification.await,
+            key,
+            state,
+        }
+    }
+}
+
+impl Desk<'_> {
+    fn states(&self) -> StateServiceClient<Caller> {
+        StateServiceClient::new(self.house.terraform_state().with(&self.owner.access))
+    }
+
+    fn pipelines(&self) -> PipelineServiceClient<Caller> {
+        PipelineServiceClient::new(self.house.pipelines().with(&self.owner.access))
+    }
+
+    async fn create_state(&self, what: &str, design: &str) -> State {
+        let request = CreateStateRequest {
+            name: format!("sweep/{}/{}", what.replace(' ', "-"), Uuid::new_v4().simple()),
+            design_id: design.to_owned(),
+            request_id: request_id(),
+        };
+        let made = self.states().create_state(request).await.expect("CreateState");
+        made.into_inner().state.expect("CreateState answers the state")
+    }
+
+    async fn lock(&self, state: &str) -> String {
+        let id = Uuid::new_v4().to_string();
+        let request = LockStateRequest {
+            state_id: state.to_owned(),
+            lock: Some(Lock {
+                id: id.clone(),
+                operation: "sweep".to_owned(),
+                ..Lock::default()
+            }),
+            request_id: request_id(),
+        };
+        let client = LockServiceClient::new(self.house.terraform_state().with(&self.owner.access));
+        { client }.lock_state(request).await.expect("LockState");
+        id
+    }
+
+    async fn upload(&self, state: &str, lock_id: &str, serial: u64) {
+        let request = UploadStateRequest {
+            state_id: state.to_owned(),
+            lock_id: lock_id.to_owned(),
+            content: body(serial),
+            ..Default::default()
+        };
+        self.states().upload_state(stream::iter([request])).await.expect("UploadState");
+    }
+
+    async fn detect(&self, state: &str) -> String {
+        let request = DetectDriftRequest {
+            state_id: state.to_owned(),
+            plan_json: plan("terraform_data.thing_0"),
+            ..Default::default()
+        };
+        let client = DriftServiceClient::new(self.house.terraform_state().with(&self.owner.access));
+        let found = { client }.detect_drift(stream::iter([request])).await.expect("DetectDrift");
+        found.into_inner().check_id
+    }
+
+    async fn create_pipeline(&self, design: &str, stages: usize) -> String {
+        let stage = |n: usize| StageDefinition {
+            name: format!("check-{n}"),
+            kind: StageKind::Validate.into(),
+            needs: Vec::new(),
+        };
+        let request = CreatePipelineRequest {
+            name: format!("a pipeline of the sweep {}", Uuid::new_v4().simple()),
+            design_id: design.to_owned(),
+            state_name: "sweep/never".to_owned(),
+            stages: (0..stages).map(stage).collect(),
+            ..Default::default()
+        };
+        let made = self.pipelines().create_pipeline(request).await.expect("CreatePipeline");
+        made.into_inner().pipeline.expect("CreatePipeline answers the pipeline").id
+    }
+
+    async fn run(&self, pipeline: &str) -> Execution {
+        let request = RunPipelineRequest {
+            pipeline_id: pipeline.to_owned(),
+            design_version: 1,
+            request_id: request_id(),
+        };
+        let made = self.pipelines().run_pipeline(request).await.expect("RunPipeline");
+        made.into_inner().execution.expect("RunPipeline answers the execution")
+    }
+}
+
+impl World {
+    fn desk<'a>(&'a self, tenant: &'a Tenant) -> Desk<'a> {
+        Desk {
+            house: &self.house,
+            owner: &tenant.owner,
+        }
+    }
+
+    /// A new state without a version.
+    pub(crate) async fn add_state(&self, tenant: &Tenant, what: &str) -> State {
+        self.desk(tenant).create_state(what, &tenant.design.id).await
+    }
+
+    /// A new state and the id of its lock.
+    pub(crate) async fn add_locked_state(&self, tenant: &Tenant) -> (State, String) {
+        let state = self.add_state(tenant, "locked").await;
+        let lock = self.desk(tenant).lock(&state.id).await;
+        (state, lock)
+    }
+
+    /// Another version of the tenant's state.
+    pub(crate) async fn add_version(&self, tenant: &Tenant, serial: u64) {
+        let works = &tenant.works;
+        self.desk(tenant).upload(&works.state.id, &works.lock_id, serial).await;
+    }
+
+    /// Another check of the tenant's state that finds something.
+    pub(crate) async fn add_drift(&self, tenant: &Tenant) -> String {
+        self.desk(tenant).detect(&tenant.works.state.id).await
+    }
+
+    /// A new pipeline of one stage.
+    pub(crate) async fn add_pipeline(&self, tenant: &Tenant) -> String {
+        self.desk(tenant).create_pipeline(&tenant.design.id, 1).await
+    }
+
+    /// A new execution of the tenant's pipeline.
+    pub(crate) async fn add_execution(&self, tenant: &Tenant) -> Execution {
+        self.desk(tenant).run(&tenant.works.pipeline).await
+    }
+
+    /// A lease of a stage of its own.
+    pub(crate) async fn add_lease(&self, tenant: &Tenant) -> Lease {
+        let pipeline = self.add_pipeline(tenant).await;
+        let execution = self.desk(tenant).run(&pipeline).await;
+        acquire(&self.house, &tenant.works.key, &tenant.works.runner, &execution.id).await
+    }
+
+    /// A lease whose work has begun.
+    pub(crate) async fn add_started_lease(&self, tenant: &Tenant) -> Lease {
+        let lease = self.add_lease(tenant).await;
+        let request = StartRequest {
+            lease_id: lease.id.clone(),
+            generation: lease.generation,
+            request_id: request_id(),
+        };
+        runners(&self.house, &tenant.works.key).start(request).await.expect("Start");
+        lease
+    }
+
+    /// A new runner.
+    pub(crate) async fn add_runner(&self, tenant: &Tenant) -> String {
+        register(&self.house, &tenant.works.key).await
+    }
+}
+
+fn runners(house: &House, key: &str) -> RunnerServiceClient<Caller> {
+    RunnerServiceClient::new(house.pipelines().with(key))
+}
+
+async fn register(house: &House, key: &str) -> String {
+    let request = RegisterRequest {
+        name: format!("sweeper-{}", Uuid::new_v4().simple()),
+        ..Default::default()
+    };
+    let made = runners(house, key).register(request).await.expect("Register");
+    made.into_inner().runner.expect("Register answers the runner").id
+}
+
+/// Takes stages until one of this execution is among them.
+async fn acquire(house: &House, key: &str, runner: &str, execution: &str) -> Lease {
+    for _ in 0..1_000 {
+        let request = AcquireRequest {
+            runner_id: runner.to_owned(),
+            wait: None,
+        };
+        let taken = runners(house, key).acquire(request).await.expect("Acquire").into_inner().lease;
+        let lease = taken.unwrap_or_else(|| panic!("no stage of {execution} is ready"));
+        if lease.execution_id == execution {
+            return lease;
+        }
+    }
+    panic!("{execution} is not among the first thousand")
+}
+
+/// A state that Terraform could have written.
+pub(crate) fn body(serial: u64) -> Vec<u8> {
+    json!({"version": 4, "terraform_version": "1.11.4", "serial": serial, "lineage": "swept", "outputs": {},
+        "resources": [], "check_results": null})
+    .to_string()
+    .into_bytes()
+}
+
+/// A refresh-only plan in which one resource has drifted.
+pub(crate) fn plan(address: &str) -> Vec<u8> {
+    let (kind, name) = address.split_once('.').expect("an address has a type and a name");
+    json!({"format_version": "1.2", "terraform_version": "1.11.4", "planned_values": {}, "resource_changes": [],
+        "configuration": {}, "complete": true, "errored": false, "resource_drift": [{
+            "address": address, "mode": "managed", "type": kind, "name": name, "provider_name": "terraform.io/builtin/terraform",
+            "change": {"actions": ["update"], "before": {"input": "a"}, "after": {"input": "b"}, "after_unknown": {},
+                "before_sensitive": {}, "after_sensitive": {}}}]})
+    .to_string()
+    .into_bytes()
+}
