@@ -284,7 +284,7 @@ impl Job<'_> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stopped = None;
         let mut leaving = false;
-        loop {
+        let end = loop {
             let stop = self.stop();
             if stop > stopped
                 && let Some(stop) = stop
@@ -296,7 +296,7 @@ impl Job<'_> {
                 stopped = Some(stop);
             }
             tokio::select! {
-                end = terraform.end() => return (end, stopped),
+                end = terraform.end() => break end,
                 _ = tick.tick() => self.copy(written),
                 _ = changes.changed() => {
                     let standing = *changes.borrow_and_update();
@@ -306,7 +306,11 @@ impl Job<'_> {
                 }
                 () = self.runner.stop.cancelled(), if !leaving => leaving = true,
             }
+        };
+        if end == End::Unknown {
+            terraform.end_alone().await;
         }
+        (end, stopped)
     }
 
     fn applies(&self, command: &str) -> bool {

@@ -74,7 +74,8 @@ fn environment(command: &mut Command, config: &Config, home: &Path) {
 
 /// A Terraform that runs. Dropped, it is interrupted and later killed.
 pub(crate) struct Terraform {
-    supervisor: Child,
+    /// Reaped after it was dropped.
+    _supervisor: Child,
     orders: ChildStdin,
     reports: Lines<BufReader<ChildStdout>>,
     group: Option<Pid>,
@@ -124,7 +125,7 @@ impl Terraform {
             return Err(io::Error::other("the supervisor has no pipes"));
         };
         Ok(Terraform {
-            supervisor,
+            _supervisor: supervisor,
             orders,
             reports: BufReader::new(reports).lines(),
             group: None,
@@ -141,25 +142,20 @@ impl Terraform {
         self.order(Order::Interrupt(grace)).await;
     }
 
-    /// Completes when it has ended; may be dropped and called again before that.
+    /// Completes when it has ended, or nobody can say so any more; may be dropped and called again before that.
     pub(crate) async fn end(&mut self) -> End {
         loop {
             let report = match self.reports.next_line().await {
                 Ok(Some(line)) => Report::parse(&line),
-                Ok(None) | Err(_) => return self.end_alone().await,
+                Ok(None) | Err(_) => return End::Unknown,
             };
-            let end = match report {
-                Some(Report::Started(group)) => {
-                    self.group = Pid::from_raw(group);
-                    continue;
-                }
-                Some(Report::Exited(status)) => End::Exited(status),
-                Some(Report::Signalled(signal)) => End::Signalled(signal),
-                Some(Report::Missing(why)) => End::Missing(why),
-                None => continue,
-            };
-            let _ = self.supervisor.wait().await;
-            return end;
+            match report {
+                Some(Report::Started(group)) => self.group = Pid::from_raw(group),
+                Some(Report::Exited(status)) => return End::Exited(status),
+                Some(Report::Signalled(signal)) => return End::Signalled(signal),
+                Some(Report::Missing(why)) => return End::Missing(why),
+                None => {}
+            }
         }
     }
 
@@ -168,11 +164,9 @@ impl Terraform {
         let _ = self.orders.write_all(order.line().as_bytes()).await;
     }
 
-    /// Ends a Terraform whose supervisor was killed.
-    async fn end_alone(&mut self) -> End {
-        let Some(group) = self.group.take() else {
-            return End::Unknown;
-        };
+    /// Ends a Terraform whose supervisor is gone before it.
+    pub(crate) async fn end_alone(self) {
+        let Some(group) = self.group else { return };
         tracing::error!("the supervisor is gone; terraform is interrupted");
         let _ = kill_process_group(group, Signal::INT);
         let deadline = Instant::now() + FENCED;
@@ -183,6 +177,5 @@ impl Terraform {
             }
             sleep(Duration::from_millis(100)).await;
         }
-        End::Unknown
     }
 }
