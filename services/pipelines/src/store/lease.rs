@@ -162,7 +162,8 @@ select exists (
 /// until the commit, after a statement of its own has seen no other; and it stays in the way until its end is committed,
 /// however late it is. Execution and stage are held before the lock is waited for, and its holder waits for nothing more.
 pub(crate) async fn claim(tx: &mut Tx, ring: &KeyRing, runner: RunnerId, terms: Terms) -> Result<Claim> {
-    let one_apply = !failpoint::without(ONE_APPLY);
+    let org = tx.org();
+    let one_apply = !failpoint::without(&format!("{ONE_APPLY}/{org}"));
     let ready: Option<Ready> = sql_query(READY)
         .bind::<SqlUuid, _>(tx.org().0)
         .bind::<Bool, _>(one_apply)
@@ -173,7 +174,7 @@ pub(crate) async fn claim(tx: &mut Tx, ring: &KeyRing, runner: RunnerId, terms: 
         return Ok(Claim::Nothing);
     };
     if ready.apply && one_apply {
-        let lock = format!("pipelines apply|{}|{}", tx.org(), ready.state_name);
+        let lock = format!("pipelines apply|{}|{}", org, ready.state_name);
         sql_query("select pg_advisory_xact_lock(hashtextextended($1, 0))")
             .bind::<Text, _>(lock)
             .execute(tx)
@@ -187,7 +188,7 @@ pub(crate) async fn claim(tx: &mut Tx, ring: &KeyRing, runner: RunnerId, terms: 
             return Ok(Claim::Again);
         }
     }
-    failpoint::hit("pipelines.claim.held").await?;
+    failpoint::hit_in("pipelines.claim.held", &org.to_string()).await?;
     let stage = stage::find(tx, StageId(ready.stage_id)).await?;
     let Some(stage) = stage.filter(|stage| stage.status == StageStatus::Ready) else {
         return Ok(Claim::Again);

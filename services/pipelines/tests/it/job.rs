@@ -3,16 +3,21 @@
 use api::pipelines::v1::{
     CheckJobCredentialRequest, CheckJobCredentialResponse, Lease, StageKind, job_service_client::JobServiceClient,
 };
+use testkit::Caller;
 use tonic::Status;
 
 use crate::runner_world::{Yard, done, only, reason, violated, wait};
 
 async fn check(yard: &Yard, peer: &str, credential: &str) -> Result<CheckJobCredentialResponse, Status> {
+    check_as(yard.served.peer(peer), credential).await
+}
+
+async fn check_as(caller: Caller, credential: &str) -> Result<CheckJobCredentialResponse, Status> {
     let request = CheckJobCredentialRequest {
         job_credential: credential.to_owned(),
     };
-    let mut jobs = JobServiceClient::new(yard.served.peer(peer));
-    Ok(jobs.check_job_credential(request).await?.into_inner())
+    let answer = JobServiceClient::new(caller).check_job_credential(request).await?;
+    Ok(answer.into_inner())
 }
 
 fn may(kind: StageKind) -> Vec<&'static str> {
@@ -98,13 +103,20 @@ async fn nobody_else_asks_and_nothing_else_is_known() {
     let yard = Yard::new().await;
     yard.run(&yard.pipeline("prod", only(StageKind::Plan)).await).await;
     let lease = yard.runner("r1").await.take().await;
-    for peer in ["identity", "audit", "pipelines"] {
-        assert_eq!(
-            reason(check(&yard, peer, &lease.job_credential).await),
-            "CALLER_NOT_ALLOWED"
-        );
-    }
-    let other = format!("{}x", &lease.job_credential[..lease.job_credential.len() - 1]);
+    let person = yard.served.caller(yard.org, &["*.*.*"]);
+    assert_eq!(
+        reason(check_as(person, &lease.job_credential).await),
+        "CALLER_NOT_ALLOWED"
+    );
+    let nobody = yard.served.with("");
+    assert_eq!(
+        reason(check_as(nobody, &lease.job_credential).await),
+        "CREDENTIAL_INVALID"
+    );
+    let job = yard.served.with(&lease.job_credential);
+    assert!(check_as(job, &lease.job_credential).await.is_err(), "a job is no peer");
+    let last = if lease.job_credential.ends_with('x') { 'y' } else { 'x' };
+    let other = format!("{}{last}", &lease.job_credential[..lease.job_credential.len() - 1]);
     for unknown in [
         "x",
         "b3j_",
