@@ -199,12 +199,14 @@ impl Walk<'_> {
         } else if alike(sides, |side| side.object().is_some()) {
             let keys: BTreeSet<&str> = before.keys().chain(after.keys()).collect();
             let told = sides.iter().filter_map(|side| side.object()).any(secret::labels);
-            if told || keys.iter().any(|key| secret::looks(key)) {
+            // A resource has a name, which may say what it carries; anything else that says so is about nothing else.
+            let top = place.path.is_empty();
+            if (told && !top) || keys.iter().any(|key| secret::looks(key)) {
                 return self.mask(place, before, after);
             }
             for key in keys {
                 let (place, before, after) = (place.attribute(key), before.attribute(key), after.attribute(key));
-                if self.all_secret || secret::names(key) {
+                if self.all_secret || secret::names(key) || (told && secret::carries(key)) {
                     self.mask(&place, before, after);
                 } else {
                     self.between(&place, before, after);

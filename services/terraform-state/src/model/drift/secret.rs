@@ -82,6 +82,20 @@ const PREFIXES: [&str; 20] = [
 /// Attributes that name what their neighbour holds: `{ name = "DB_PASSWORD", value = … }`.
 const NAMING: [&str; 6] = ["name", "key", "field", "parameter", "variable", "header"];
 
+/// Attributes that carry what a resource is named for: of a parameter named `/prod/db/password` it is the `value`.
+const CARRYING: [&str; 10] = [
+    "body",
+    "content",
+    "data",
+    "default",
+    "insecure_value",
+    "payload",
+    "plaintext",
+    "text",
+    "value",
+    "values",
+];
+
 /// Texts longer than this are not looked through, but kept back.
 const MOST_LOOKED_THROUGH: usize = 16 << 10;
 
@@ -107,6 +121,11 @@ pub(crate) fn labels(object: &serde_json::Map<String, Value>) -> bool {
     object
         .iter()
         .any(|(key, value)| NAMING.contains(&key.to_lowercase().as_str()) && value.as_str().is_some_and(names))
+}
+
+/// Whether an attribute carries what its resource is named for.
+pub(crate) fn carries(name: &str) -> bool {
+    CARRYING.contains(&name)
 }
 
 /// Whether a value is kept back for what it holds, at any depth.

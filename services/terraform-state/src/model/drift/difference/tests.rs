@@ -178,6 +178,11 @@ fn names_and_looks_hide_what_is_not_marked() {
             "secrets: masked",
         ]
     );
+    let named = |size: i32, value: &str| json!({"name": "/prod/db/password", "size": size, "value": value});
+    assert_eq!(
+        unmarked(&named(1, "one"), &named(2, "two")),
+        ["size: 1 -> 2", "value: masked"]
+    );
     let (before, after) = (json!({"result": "one", "tags": {"a": "b"}}), json!({"result": "two"}));
     let side = |value| Side {
         value: Some(value),

@@ -1,0 +1,2 @@
+drop table drift_logs;
+drop type drift_kind;
