@@ -2,7 +2,8 @@
 //!
 //! It leases a stage, works in a private directory with the lease's job credential, and reports what Terraform said.
 //! It promises never to work on where it may no longer: a lease that is not renewed in time interrupts Terraform, once,
-//! and so does the end of the runner itself, however it ends.
+//! and so does the end of the runner itself, however it ends. Who stops it signals the runner alone (under systemd
+//! `KillMode=mixed`): a signal that reaches Terraform too is a second interrupt, and Terraform then drops its state.
 
 mod client;
 mod config;
