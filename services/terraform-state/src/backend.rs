@@ -61,7 +61,7 @@ pub(crate) async fn take(tx: &mut Tx, state: &State, new: &NewLock) -> Result<Lo
         return store::lock::insert(tx, state.id, new).await;
     };
     let repeated = held.is_held(&new.id, Caller::of(tx.principal())?);
-    if repeated && !failpoint::without("terraform_state.lock_repeat") {
+    if repeated && !failpoint::without(&format!("terraform_state.lock_repeat/{}", state.name.as_str())) {
         let seen = store::lock::update_seen(tx, state.id).await?;
         return Ok(seen.unwrap_or(held));
     }

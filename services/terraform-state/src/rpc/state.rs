@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{find, hold, listing, there};
 use crate::{
-    backend::{Backend, may_force},
+    backend::{Backend, bound_design, may_force},
     content::{Arriving, Place},
     model::{
         StateId,
@@ -47,12 +47,14 @@ impl StateService for States {
             scope.within("design", &design.to_string())?;
             self.backend.learn(&scope, design).await?;
         }
+        let bound = bound_design(&scope)?;
         let reply = self.backend.kit.db.write(&scope, async |tx| {
             if let Some(design) = design
                 && !store::design::exists(tx, design).await?
             {
                 return Err(Error::not_found("design", design));
             }
+            let design = design.or(bound);
             let made = store::state::insert(tx, StateId::new(), &name, design).await?;
             let state = made.ok_or_else(|| {
                 Error::new(Reason::ResourceExists, "the organization has a state of this name")

@@ -1,3 +1,5 @@
+//! Pairs of resources, and what is told of each.
+
 use super::*;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Plans, whole and broken.
+
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::model::drift::difference::{Difference, Values};

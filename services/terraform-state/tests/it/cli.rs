@@ -1,0 +1,383 @@
+//! The real `terraform`, where there is one on PATH.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    process::Stdio,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use kit::failpoint;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    process::Command,
+};
+
+use crate::world::{EVERYTHING, WORK, World, id, state};
+
+fn terraform() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .map(|dir| dir.join("terraform"))
+        .find(|file| file.is_file());
+    if found.is_none() {
+        eprintln!("SKIPPED: there is no terraform on PATH");
+    }
+    found
+}
+
+/// A directory with a configuration, and what reaches its state.
+struct Checkout {
+    program: PathBuf,
+    dir: tempfile::TempDir,
+    address: String,
+    password: String,
+}
+
+/// How a run ended, and all it said.
+struct Ended {
+    good: bool,
+    told: String,
+}
+
+impl Ended {
+    fn well(self) -> String {
+        assert!(self.good, "{}", self.told);
+        self.told
+    }
+
+    fn badly(self) -> String {
+        assert!(!self.good, "{}", self.told);
+        self.told
+    }
+}
+
+impl Checkout {
+    async fn new(program: PathBuf, door: SocketAddr, name: &str, password: &str) -> Self {
+        let checkout = Checkout {
+            program,
+            dir: tempfile::tempdir().unwrap(),
+            address: format!("http://{door}/v1/states/{name}"),
+            password: password.to_owned(),
+        };
+        checkout.write("one", "");
+        checkout.run(&["init", "-input=false"]).await.well();
+        checkout
+    }
+
+    /// A resource with this input, made by running this command.
+    fn write(&self, input: &str, command: &str) {
+        let provisioner = if command.is_empty() {
+            String::new()
+        } else {
+            format!("provisioner \"local-exec\" {{ command = {command:?} }}")
+        };
+        let configuration = format!(
+            "terraform {{ backend \"http\" {{}} }}\nresource \"terraform_data\" \"a\" {{ \
+             \n triggers_replace = \"{input}\"\n input = \"{input}\"\n {provisioner}\n }}\n\
+             output \"a\" {{ value = terraform_data.a.output }}\n"
+        );
+        fs::write(self.dir.path().join("main.tf"), configuration).unwrap();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments)
+            .arg("-no-color")
+            .current_dir(self.dir.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.dir.path())
+            .env("TF_IN_AUTOMATION", "1")
+            .env("CHECKPOINT_DISABLE", "1")
+            .env("TF_HTTP_ADDRESS", &self.address)
+            .env("TF_HTTP_LOCK_ADDRESS", &self.address)
+            .env("TF_HTTP_UNLOCK_ADDRESS", &self.address)
+            .env("TF_HTTP_USERNAME", "anyone")
+            .env("TF_HTTP_PASSWORD", &self.password)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Ended {
+        let ended = self.command(arguments).output();
+        let output = tokio::time::timeout(Duration::from_secs(180), ended)
+            .await
+            .unwrap()
+            .unwrap();
+        Ended {
+            good: output.status.success(),
+            told: String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr),
+        }
+    }
+
+    async fn apply(&self) -> Ended {
+        self.run(&["apply", "-auto-approve", "-input=false"]).await
+    }
+}
+
+#[tokio::test]
+async fn a_life_from_init_to_destroy() {
+    let Some(program) = terraform() else { return };
+    let world = World::new().await;
+    let token = world.token(world.org, &WORK);
+    let checkout = Checkout::new(program, world.door(), "team/prod", &token).await;
+    assert!(
+        checkout
+            .run(&["plan", "-input=false"])
+            .await
+            .well()
+            .contains("1 to add")
+    );
+    assert!(checkout.apply().await.well().contains("1 added"));
+    assert_eq!(world.versions("team/prod").await, 1);
+    assert!(checkout.apply().await.well().contains("No changes."));
+    assert_eq!(world.versions("team/prod").await, 1);
+    checkout.write("two", "");
+    assert!(
+        checkout
+            .apply()
+            .await
+            .well()
+            .contains("1 added, 0 changed, 1 destroyed")
+    );
+    assert!(checkout.run(&["output", "a"]).await.well().contains("two"));
+    checkout
+        .run(&["state", "mv", "terraform_data.a", "terraform_data.b"])
+        .await
+        .well();
+    checkout
+        .run(&["apply", "-destroy", "-auto-approve", "-input=false"])
+        .await
+        .well();
+    let shown = world.http_as(&token).get("team/prod").await;
+    assert_eq!(shown.json()["resources"], serde_json::json!([]));
+    // After that it begins anew.
+    checkout.write("three", "");
+    checkout.apply().await.well();
+    assert_eq!(world.number("select count(*) from state_locks").await, 0);
+}
+
+#[tokio::test]
+async fn of_two_applies_at_once_one_is_refused_and_one_waits() {
+    let Some(program) = terraform() else { return };
+    let world = World::new().await;
+    let token = world.token(world.org, &WORK);
+    let first = Checkout::new(program.clone(), world.door(), "prod", &token).await;
+    let second = Checkout::new(program, world.door(), "prod", &token).await;
+    let (started, go) = (first.dir.path().join("started"), first.dir.path().join("go"));
+    first.write("one", "touch started; while [ ! -e go ]; do sleep 0.05; done");
+    let apply = first.command(&["apply", "-auto-approve", "-input=false"]).output();
+    let apply = tokio::spawn(apply);
+    let waited = async {
+        while !started.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), waited).await.unwrap();
+    second.write("two", "");
+    assert!(second.apply().await.badly().contains("Error acquiring the state lock"));
+    assert!(second.run(&["plan", "-lock=false", "-input=false"]).await.good);
+    let refused = async || {
+        let locks = world
+            .events()
+            .await
+            .into_iter()
+            .filter(|event| event.action == "terraform_state.LockState");
+        locks.count()
+    };
+    let before = refused().await;
+    let waiting = second
+        .command(&["apply", "-auto-approve", "-input=false", "-lock-timeout=120s"])
+        .output();
+    let waiting = tokio::spawn(waiting);
+    fs::write(go, "").unwrap();
+    let output = apply.await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = waiting.await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(refused().await, before + 1);
+    assert!(second.run(&["output", "a"]).await.well().contains("two"));
+    assert_eq!(world.number("select count(*) from state_locks").await, 0);
+}
+
+#[tokio::test]
+async fn force_unlock_frees_a_state_that_nobody_will() {
+    let Some(program) = terraform() else { return };
+    let world = World::new().await;
+    let (worker, master) = (world.token(world.org, &WORK), world.token(world.org, &EVERYTHING));
+    let mut checkout = Checkout::new(program, world.door(), "prod", &worker).await;
+    checkout.apply().await.well();
+    let lock = id();
+    assert_eq!(world.http(&WORK).lock("prod", &lock).await.status, 200);
+    checkout.write("two", "");
+    assert!(
+        checkout
+            .apply()
+            .await
+            .badly()
+            .contains("Error acquiring the state lock")
+    );
+    checkout.run(&["force-unlock", "-force", &lock]).await.badly();
+    assert_eq!(world.number("select count(*) from state_locks").await, 1);
+    checkout.password = master;
+    checkout.run(&["force-unlock", "-force", &lock]).await.well();
+    checkout.password = worker;
+    checkout.apply().await.well();
+}
+
+#[tokio::test]
+async fn a_state_is_pushed() {
+    let Some(program) = terraform() else { return };
+    let world = World::new().await;
+    let (worker, master) = (world.token(world.org, &WORK), world.token(world.org, &EVERYTHING));
+    let mut checkout = Checkout::new(program, world.door(), "prod", &worker).await;
+    checkout.apply().await.well();
+    let first = world.http_as(&worker).get("prod").await.body;
+    fs::write(checkout.dir.path().join("first.tfstate"), &first).unwrap();
+    checkout.write("two", "");
+    checkout.apply().await.well();
+    // A newer one is a write like any other.
+    let mut newer: serde_json::Value = serde_json::from_slice(&first).unwrap();
+    newer["serial"] = 90.into();
+    fs::write(checkout.dir.path().join("newer.tfstate"), newer.to_string()).unwrap();
+    checkout.run(&["state", "push", "newer.tfstate"]).await.well();
+    // An older one is refused by Terraform, and with -force by us unless the caller may.
+    checkout.run(&["state", "push", "first.tfstate"]).await.badly();
+    let versions = world.versions("prod").await;
+    assert!(
+        checkout
+            .run(&["state", "push", "-force", "first.tfstate"])
+            .await
+            .badly()
+            .contains("409")
+    );
+    assert_eq!(world.versions("prod").await, versions);
+    checkout.password = master;
+    checkout.run(&["state", "push", "-force", "first.tfstate"]).await.well();
+    let forced = "select count(*) from state_versions where kind = 'forced'";
+    assert_eq!(
+        (world.versions("prod").await, world.number(forced).await),
+        (versions + 1, 1)
+    );
+    checkout.password = worker;
+    assert!(checkout.run(&["output", "a"]).await.well().contains("one"));
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_no_empty_state() {
+    let Some(program) = terraform() else { return };
+    let world = World::new().await;
+    let token = world.token(world.org, &WORK);
+    let mut checkout = Checkout::new(program, world.door(), "prod", &token).await;
+    checkout.apply().await.well();
+    checkout.password = "b3_test_wrong".to_owned();
+    assert!(
+        checkout
+            .run(&["plan", "-input=false"])
+            .await
+            .badly()
+            .contains("requires auth")
+    );
+    assert!(
+        !checkout
+            .run(&["plan", "-lock=false", "-input=false"])
+            .await
+            .badly()
+            .contains("to add")
+    );
+    checkout.password = world.token(world.org, &["terraform_state.drift.read"]);
+    assert!(
+        checkout
+            .run(&["plan", "-lock=false", "-input=false"])
+            .await
+            .badly()
+            .contains("invalid auth")
+    );
+    // A reader needs no lock to read.
+    checkout.password = world.token(world.org, &["terraform_state.state.download"]);
+    checkout.run(&["output", "a"]).await.well();
+    checkout.password = token;
+    assert!(
+        checkout
+            .run(&["plan", "-input=false"])
+            .await
+            .well()
+            .contains("No changes.")
+    );
+}
+
+/// In front of a server: the answers to the first `count` LOCK requests are lost on the way.
+async fn losing(server: SocketAddr, count: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let lost = std::sync::Arc::new(AtomicUsize::new(0));
+        while let Ok((mut client, _)) = listener.accept().await {
+            let lost = lost.clone();
+            tokio::spawn(async move {
+                let mut upstream = TcpStream::connect(server).await?;
+                let mut head = vec![0; 64 << 10];
+                let read = client.read(&mut head).await?;
+                upstream.write_all(&head[..read]).await?;
+                if head.starts_with(b"LOCK ") && lost.fetch_add(1, Ordering::SeqCst) < count {
+                    // The server has done it once it answers.
+                    let _ = upstream.read(&mut head).await?;
+                    return Ok(());
+                }
+                tokio::io::copy_bidirectional(&mut client, &mut upstream)
+                    .await
+                    .map(drop)
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_answer_to_lock_that_is_lost_does_no_harm() {
+    let Some(program) = terraform() else { return };
+    let world = World::new().await;
+    let token = world.token(world.org, &WORK);
+    let proxy = losing(world.door(), 1).await;
+    let checkout = Checkout::new(program, proxy, "lossy", &token).await;
+    checkout.apply().await.well();
+    assert_eq!(
+        (
+            world.versions("lossy").await,
+            world.number("select count(*) from state_locks").await
+        ),
+        (1, 0)
+    );
+}
+
+#[tokio::test]
+async fn without_the_repeat_it_leaves_terraform_locked_out_by_itself() {
+    let Some(program) = terraform() else { return };
+    let world = World::new().await;
+    let _off = failpoint::switch_off("terraform_state.lock_repeat/lossy-and-strict");
+    let token = world.token(world.org, &WORK);
+    let proxy = losing(world.door(), 1).await;
+    let checkout = Checkout::new(program, proxy, "lossy-and-strict", &token).await;
+    assert!(
+        checkout
+            .apply()
+            .await
+            .badly()
+            .contains("Error acquiring the state lock")
+    );
+    assert_eq!(world.number("select count(*) from state_locks").await, 1);
+    assert_eq!(
+        world
+            .http(&WORK)
+            .post("lossy-and-strict", "", &state(1, "l", "x"))
+            .await
+            .status,
+        409
+    );
+}

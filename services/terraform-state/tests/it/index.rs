@@ -1,0 +1,71 @@
+//! Lists and lookups are served by their indexes, under row-level security and in the app's role.
+
+use testkit::Role;
+use uuid::Uuid;
+
+use crate::world::World;
+
+#[tokio::test]
+async fn every_list_is_planned_on_its_index() {
+    let world = World::new().await;
+    let org = world.org;
+    let fill = format!(
+        "insert into states (org_id, id, name, design_id, latest_version)
+        select orgs.id, gen_random_uuid(), 'state-' || n,
+            ('00000000-0000-7000-8000-' || lpad((n % 50)::text, 12, '0'))::uuid, 1
+        from (select '{org}'::uuid union all select gen_random_uuid() from generate_series(1, 9)) as orgs (id),
+            generate_series(1, 2000) n;
+        insert into state_versions (org_id, state_id, number, id, serial, lineage, kind, size_bytes, chunks, content_hash,
+            terraform_version, resource_count, blank, author_kind, author_id)
+        select org_id, id, n, gen_random_uuid(), n, 'l', 'normal', 1, 1, sha256(''), '', 0, false, 'user', id
+        from (select * from states limit 1000) s, generate_series(1, 20) n;
+        insert into state_chunks (org_id, version_id, place, sealed)
+        select org_id, id, 0, 'x' from state_versions;
+        analyze"
+    );
+    world.admin.batch_execute(&fill).await.unwrap();
+    let app = world
+        .served
+        .database
+        .client(terraform_state::SERVICE.slice, Role::App)
+        .await;
+    app.batch_execute(&format!("set app.org = '{org}'")).await.unwrap();
+    let none = Uuid::nil();
+    for (query, index) in [
+        (
+            format!("select * from states where org_id = '{org}' and name = 'state-7'"),
+            "states_name_key",
+        ),
+        (
+            format!("select * from states where org_id = '{org}' and name > 'state-3' order by name limit 51"),
+            "states_name_key",
+        ),
+        (
+            format!(
+                "select * from states where org_id = '{org}' and name >= 'state-19' and name < E'state-19\\x7f' order by name limit 51"
+            ),
+            "states_name_key",
+        ),
+        (
+            format!(
+                "select * from states where org_id = '{org}' and design_id = '00000000-0000-7000-8000-000000000007' order by name limit 51"
+            ),
+            "states_design_idx",
+        ),
+        (
+            format!(
+                "select * from state_versions where org_id = '{org}' and state_id = '{none}' and number < 9 order by number desc limit 51"
+            ),
+            "state_versions_pkey",
+        ),
+        (
+            format!("select * from state_chunks where org_id = '{org}' and version_id = '{none}' and place = 0"),
+            "state_chunks_pkey",
+        ),
+    ] {
+        let rows = app.query(&format!("explain (costs off) {query}"), &[]).await.unwrap();
+        let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let plan = plan.join("\n");
+        assert!(plan.contains(index) && !plan.contains("Seq Scan"), "{query}:\n{plan}");
+    }
+}

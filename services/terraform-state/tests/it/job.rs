@@ -1,0 +1,143 @@
+//! Jobs: their own state, and no other.
+
+use api::terraform_state::v1::{
+    CreateStateRequest, DownloadStateRequest, GetStateRequest, ListStateVersionsRequest, ListStatesRequest, Lock,
+    LockStateRequest, UnlockStateRequest, UploadStateRequest,
+};
+use uuid::Uuid;
+
+use crate::world::{Grpc, WORK, World, id, reason, state};
+
+#[tokio::test]
+async fn a_job_makes_and_uses_its_own_state() {
+    let world = World::new().await;
+    let design = Uuid::now_v7().to_string();
+    let credential = world.served.office.job(world.org, &WORK, &design, "team/prod");
+    let job = world.http_as(&credential);
+    let lock = id();
+    assert_eq!(job.get("team/prod").await.status, 404);
+    assert_eq!(job.lock("team/prod", &lock).await.status, 200);
+    assert_eq!(job.post("team/prod", &lock, &state(1, "l", "x")).await.status, 200);
+    let mut person = world.grpc(&WORK);
+    let made = person.named("team/prod").await;
+    assert_eq!(made.design_id, design);
+    let held = made.lock.unwrap();
+    let job_id = world.served.office.job_id(&credential).to_string();
+    assert_eq!((held.holder_kind.as_str(), held.holder_id), ("job", job_id.clone()));
+    assert_eq!(made.current_version.unwrap().author_id, job_id);
+    assert_eq!(job.unlock("team/prod", &lock).await.status, 200);
+    // Its second attempt is another job.
+    let again = world.http_as(&world.served.office.job(world.org, &WORK, &design, "team/prod"));
+    assert_eq!(again.get("team/prod").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_job_touches_no_other_state_whether_it_is_there_or_not() {
+    let world = World::new().await;
+    let (mut person, http) = world.both(&WORK);
+    assert_eq!(http.post("other", "", &state(1, "l", "x")).await.status, 200);
+    let other = person.named("other").await.id;
+    let credential = world
+        .served
+        .office
+        .job(world.org, &["terraform_state.*.*"], &Uuid::now_v7().to_string(), "own");
+    let job = world.http_as(&credential);
+    for name in ["other", "nothing"] {
+        for method in ["GET", "POST", "LOCK", "UNLOCK"] {
+            let answer = job.ask(method, &format!("/v1/states/{name}"), b"").await;
+            assert_eq!(
+                (answer.status, answer.reason().as_str()),
+                (403, "CALLER_NOT_ALLOWED"),
+                "{method} {name}"
+            );
+        }
+    }
+    let mut job = Grpc::new(world.served.with(&credential));
+    let state_id = || other.clone();
+    let refused = [
+        reason(job.states.get_state(GetStateRequest { state_id: state_id() }).await),
+        reason(
+            job.states
+                .download_state(DownloadStateRequest {
+                    state_id: state_id(),
+                    version: 0,
+                })
+                .await
+                .map(drop),
+        ),
+        reason(
+            job.states
+                .list_state_versions(ListStateVersionsRequest {
+                    state_id: state_id(),
+                    ..Default::default()
+                })
+                .await,
+        ),
+        reason(
+            job.states
+                .upload_state(tokio_stream::iter([UploadStateRequest {
+                    state_id: state_id(),
+                    ..Default::default()
+                }]))
+                .await,
+        ),
+        reason(
+            job.states
+                .create_state(CreateStateRequest {
+                    name: "nothing".to_owned(),
+                    ..Default::default()
+                })
+                .await,
+        ),
+        reason(
+            job.states
+                .create_state(CreateStateRequest {
+                    name: "own".to_owned(),
+                    design_id: Uuid::now_v7().to_string(),
+                    ..Default::default()
+                })
+                .await,
+        ),
+        reason(
+            job.locks
+                .lock_state(LockStateRequest {
+                    state_id: state_id(),
+                    lock: Some(Lock {
+                        id: id(),
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                })
+                .await,
+        ),
+        reason(
+            job.locks
+                .unlock_state(UnlockStateRequest {
+                    state_id: state_id(),
+                    lock_id: id(),
+                    ..Default::default()
+                })
+                .await,
+        ),
+    ];
+    for (told, _) in refused {
+        assert_eq!(told, "CALLER_NOT_ALLOWED");
+    }
+    let listed = job
+        .states
+        .list_states(ListStatesRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .states;
+    assert!(listed.is_empty());
+    job.create("own").await.unwrap();
+    let listed = job
+        .states
+        .list_states(ListStatesRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .states;
+    assert_eq!(listed.len(), 1);
+}
