@@ -18,7 +18,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
     stand::API_KEY,
-    world::{CONFIGURATION, World},
+    world::{CONFIGURATION, World, until},
 };
 
 /// Prints the job's credential, the way a careless design might: plain, and as HTTP's basic authorization has it.
@@ -75,9 +75,25 @@ async fn a_design_that_terraform_refuses_fails_with_its_error() {
 
 /// A backend that keeps one state and tells who asked for it.
 #[derive(Clone, Default)]
-struct Backend(Arc<Mutex<(Vec<u8>, Vec<String>)>>);
+struct Backend(Arc<Mutex<Kept>>);
+
+#[derive(Clone, Default)]
+struct Kept {
+    state: Vec<u8>,
+    credentials: Vec<String>,
+    methods: Vec<String>,
+}
 
 impl Backend {
+    /// A configuration that keeps its state here.
+    async fn configuration(&self, configuration: &str) -> String {
+        let mut configuration: serde_json::Value = serde_json::from_str(configuration).unwrap();
+        let url = format!("{}/states/web", self.serve().await);
+        configuration["terraform"]["backend"]["http"] =
+            serde_json::json!({ "address": url, "lock_address": url, "unlock_address": url });
+        configuration.to_string()
+    }
+
     async fn serve(&self) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
@@ -92,12 +108,14 @@ impl Backend {
         let body = to_bytes(body, 1024 * 1024).await.unwrap();
         let mut kept = self.0.lock().unwrap();
         let who = head.headers["authorization"].to_str().unwrap().replace("Basic ", "");
-        kept.1.push(String::from_utf8(STANDARD.decode(who).unwrap()).unwrap());
+        kept.credentials
+            .push(String::from_utf8(STANDARD.decode(who).unwrap()).unwrap());
+        kept.methods.push(head.method.to_string());
         match head.method.as_str() {
-            "GET" if kept.0.is_empty() => StatusCode::NO_CONTENT.into_response(),
-            "GET" => Response::new(Body::from(kept.0.clone())),
+            "GET" if kept.state.is_empty() => StatusCode::NO_CONTENT.into_response(),
+            "GET" => Response::new(Body::from(kept.state.clone())),
             "POST" => {
-                kept.0 = body.to_vec();
+                kept.state = body.to_vec();
                 StatusCode::OK.into_response()
             }
             _ => StatusCode::OK.into_response(),
@@ -108,12 +126,7 @@ impl Backend {
 #[tokio::test]
 async fn a_plan_is_applied_in_another_directory_with_another_credential_and_no_credential_is_told() {
     let backend = Backend::default();
-    let address = backend.serve().await;
-    let mut configuration: serde_json::Value = serde_json::from_str(TALKATIVE).unwrap();
-    let url = format!("{address}/states/web");
-    configuration["terraform"]["backend"]["http"] =
-        serde_json::json!({ "address": url, "lock_address": url, "unlock_address": url });
-    let Some(world) = World::with_terraform(&configuration.to_string()).await else {
+    let Some(world) = World::with_terraform(&backend.configuration(TALKATIVE).await).await else {
         return;
     };
     world.stand.hand_out(StageKind::Plan);
@@ -135,7 +148,11 @@ async fn a_plan_is_applied_in_another_directory_with_another_credential_and_no_c
         "{log}"
     );
 
-    let (state, asked) = backend.0.lock().unwrap().clone();
+    let Kept {
+        state,
+        credentials: asked,
+        ..
+    } = backend.0.lock().unwrap().clone();
     assert!(String::from_utf8(state).unwrap().contains("terraform_data"));
     let credentials: VecDeque<_> = world.stand.with(|known| {
         let exports = known.calls.iter().filter(|call| call.0 == "export_terraform");
@@ -145,4 +162,41 @@ async fn a_plan_is_applied_in_another_directory_with_another_credential_and_no_c
     assert_eq!(asked.first(), Some(&format!("job:{}", credentials[0])));
     assert_eq!(asked.last(), Some(&format!("job:{}", credentials[1])));
     assert!(!log.contains(&credentials[1][10..]), "{log}");
+}
+
+#[tokio::test]
+async fn terraform_stores_its_state_and_unlocks_it_though_its_runner_was_killed_in_mid_apply() {
+    let backend = Backend::default();
+    let Some(mut world) = World::with_terraform(&backend.configuration(CONFIGURATION).await).await else {
+        return;
+    };
+    let begun = world.dir.path().join("begun");
+    let endless = serde_json::json!({"local-exec": {"command": format!("echo x > {}; sleep 600", begun.display())}});
+    world.stand.with(|known| {
+        let mut configuration: serde_json::Value = serde_json::from_slice(&known.configuration).unwrap();
+        configuration["resource"]["terraform_data"]["one"]["provisioner"] = serde_json::json!([endless]);
+        known.configuration = configuration.to_string().into_bytes();
+    });
+    world.stand.hand_out(StageKind::Plan);
+    let planned = world.stand.report().await;
+    world.stop().await;
+    world.stand.with(|known| {
+        known.reports.clear();
+        known.log.clear();
+        known.plan = planned.plan;
+    });
+    let mut runner = world.process("terraform");
+    let lease = world.stand.hand_out(StageKind::Apply);
+    world.begun().await;
+    runner.kill().await.unwrap();
+    let methods = || backend.0.lock().unwrap().methods.clone();
+    until("the unlock after a state", || {
+        let methods = methods();
+        methods.contains(&"POST".to_owned()) && methods.last().is_some_and(|last| last == "UNLOCK")
+    })
+    .await;
+    let state = String::from_utf8(backend.0.lock().unwrap().state.clone()).unwrap();
+    assert!(state.contains("tainted"), "{state}");
+    assert!(world.stand.with(|known| known.reports.is_empty()));
+    assert_eq!(world.outcome(&lease)["step"], "terraform apply");
 }
