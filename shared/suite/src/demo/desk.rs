@@ -87,12 +87,18 @@ impl Desk {
             metadata.insert("traceparent", format!("00-{}-{span}-01", self.trace).parse()?);
             match call(channel.clone(), request).await {
                 Ok(answer) => return Ok(Ok(answer.into_inner())),
-                Err(status) if !away(&status) => return Ok(Err(status)),
+                Err(status) if !(away(&status) || reason(&status) == "RATE_LIMITED") => return Ok(Err(status)),
                 Err(status) if Instant::now() > deadline => bail!("{slice} does not answer: {}", told(&status)),
-                Err(_) => sleep(Duration::from_millis(100)).await,
+                Err(status) => sleep(welcome_in(&status)).await,
             }
         }
     }
+}
+
+/// When the next try is welcome, where the service says so.
+fn welcome_in(status: &Status) -> Duration {
+    let told = status.get_details_retry_info().and_then(|info| info.retry_delay);
+    told.unwrap_or(Duration::from_millis(100))
 }
 
 /// Whether the call may never have arrived, or its answer was lost.
