@@ -12,7 +12,12 @@ use api::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, StreamBody};
-use kit::{Error, Reason, Result, auth::scope::OrgScope, db::Tx, rpc::Door};
+use kit::{
+    Error, Reason, Result,
+    auth::scope::{Admitted, OrgScope},
+    db::Tx,
+    rpc::Door,
+};
 use md5::{Digest, Md5};
 use serde_json::json;
 use tonic::{Status, body::Body};
@@ -36,6 +41,9 @@ use crate::{
 const DRAINED: u64 = 64 << 20;
 /// For how long.
 const DRAINED_FOR: Duration = Duration::from_secs(5);
+
+/// The key under which an error of ours holds the call's request id, which the response's headers tell anyway.
+const REQUEST_ID: &str = "request_id";
 
 /// Speaks Terraform's `http` backend.
 pub(crate) struct TerraformHttp {
@@ -114,12 +122,14 @@ impl Door for TerraformHttp {
         let name = decoded(name).and_then(|name| StateName::parse(&name));
         let name = name.ok_or_else(|| Error::violation("name", StateName::RULE))?;
         scope.within("state", name.as_str())?;
-        match wanted {
+        let request_id = scope.call().request_id.clone();
+        let answer = match wanted {
             Wanted::Read => self.read(scope, name).await,
             Wanted::Write => self.write(scope, name, &parts, body).await,
             Wanted::Lock => self.lock(scope, name, &parts, body).await,
             Wanted::Unlock => self.unlock(scope, name, &parts, body).await,
-        }
+        };
+        answer.map_err(|error| error.with(REQUEST_ID, request_id))
     }
 
     fn refuse(&self, error: &Error) -> Response<Body> {
@@ -127,7 +137,14 @@ impl Door for TerraformHttp {
         let mut response = match error.told(Lock::TOLD).filter(|_| status == StatusCode::LOCKED) {
             // Terraform shows the holder, and stops waiting for it where it cannot read who that is.
             Some(info) => json_response(info.to_owned()),
-            None => json_response(json!({"reason": error.reason_name(), "message": message(error)}).to_string()),
+            None => json_response(
+                json!({
+                    "reason": error.reason_name(),
+                    "message": message(error),
+                    "request_id": error.told(REQUEST_ID),
+                })
+                .to_string(),
+            ),
         };
         *response.status_mut() = status;
         let headers = response.headers_mut();

@@ -73,11 +73,10 @@ impl Checkout {
         let provisioner = if command.is_empty() {
             String::new()
         } else {
-            format!("provisioner \"local-exec\" {{ command = {command:?} }}")
+            format!("provisioner \"local-exec\" {{\n command = {command:?}\n }}")
         };
         let configuration = format!(
-            "terraform {{ backend \"http\" {{}} }}\nresource \"terraform_data\" \"a\" {{ \
-             \n triggers_replace = \"{input}\"\n input = \"{input}\"\n {provisioner}\n }}\n\
+            "terraform {{\n backend \"http\" {{}}\n}}\nresource \"terraform_data\" \"a\" {{\n triggers_replace = \"{input}\"\n input = \"{input}\"\n {provisioner}\n }}\n\
              output \"a\" {{ value = terraform_data.a.output }}\n"
         );
         fs::write(self.dir.path().join("main.tf"), configuration).unwrap();
