@@ -16,5 +16,6 @@ mod readme;
 mod repository;
 mod revocation;
 mod rls;
+mod runner;
 mod story;
 mod sweep;

@@ -22,6 +22,7 @@ use std::collections::BTreeSet;
 use api::policy::{METHODS, Method};
 use prost_reflect::Kind;
 
+pub(crate) use self::world::canvas;
 use self::{
     fixtures::ROWS,
     row::{Row, Valid},
