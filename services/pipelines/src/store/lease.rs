@@ -39,8 +39,9 @@ use crate::{
 /// How a job credential starts.
 const PREFIX: &str = "b3j_";
 const CREDENTIAL: &str = "pipelines job credential";
-/// What a test takes away to see two applies on one state.
+/// What tests take away to see two applies on one state, and a write after the fence.
 const ONE_APPLY: &str = "pipelines.one_apply";
+const FENCE: &str = "pipelines.fence";
 
 /// For how long leases are given.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +95,8 @@ impl Held {
     /// # Errors
     /// LEASE_LOST for another generation, for what has ended, and from the fence on.
     pub(crate) fn lasting(self, generation: i64) -> Result<Held> {
-        if self.attempt.generation != generation || !self.attempt.status.is_live() || self.fenced {
+        let fenced = self.fenced && !failpoint::without(&format!("{FENCE}/{}", self.attempt.id));
+        if self.attempt.generation != generation || !self.attempt.status.is_live() || fenced {
             return Err(lost(self.attempt.id));
         }
         Ok(self)

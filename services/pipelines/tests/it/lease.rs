@@ -121,36 +121,6 @@ async fn of_an_apply_whose_lease_ran_out_nobody_knows_the_outcome_and_nothing_tr
 }
 
 #[tokio::test]
-async fn a_write_after_the_fence_is_refused_though_nobody_has_taken_the_lease_away() {
-    let yard = Yard::new().await;
-    let run = yard.run_on("prod").await;
-    let runner = yard.runner("r1").await;
-    let apply = runner.up_to_apply().await;
-    runner.start(&apply).await.unwrap();
-    // The execution is held, so that whoever wants to take the lease away waits, and so do the runner's writes.
-    yard.admin.batch_execute("begin").await.unwrap();
-    let hold = format!("select from pipeline_executions where id = '{}' for update", run.id);
-    yard.admin.batch_execute(&hold).await.unwrap();
-    let expire = format!(
-        "update stage_attempts set expires_at = clock_timestamp() - interval '2 s', fence_at = clock_timestamp()
-         where id = '{}'",
-        apply.id
-    );
-    yard.admin.batch_execute(&expire).await.unwrap();
-    let (late, lease) = (runner.clone(), apply.clone());
-    let waiting = tokio::spawn(async move { late.renew(&lease).await });
-    wait("the renewal to wait for the execution", async || {
-        let waits =
-            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
-        yard.number(waits).await >= 1
-    })
-    .await;
-    yard.admin.batch_execute("commit").await.unwrap();
-    assert_eq!(reason(waiting.await.unwrap()), "LEASE_LOST");
-    yard.stands(&run.id, "apply", StageStatus::OutcomeUnknown).await;
-}
-
-#[tokio::test]
 async fn a_plan_whose_runner_was_lost_is_tried_three_times_at_most() {
     let yard = Yard::hasty().await;
     let run = yard.run(&yard.pipeline("prod", only(StageKind::Plan)).await).await;

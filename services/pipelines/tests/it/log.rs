@@ -2,7 +2,10 @@
 
 use api::pipelines::v1::{
     CompleteRequest, Lease, ReadStageLogsRequest, ReadStageLogsResponse, StageKind, StageOutcome, StageStatus,
+    pipeline_service_client::PipelineServiceClient,
 };
+use kit::ids::{Principal, UserId};
+use testkit::serve::Bearer;
 use tonic::{Status, Streaming};
 
 use crate::runner_world::{Runner, Yard, done, metadata, only, reason, report, violated, wait};
@@ -275,4 +278,38 @@ async fn followers_hold_no_connection_while_nothing_is_written() {
     wait("all connections to be idle", async || pool().idle == pool().connections).await;
     assert_eq!(pool().timed_out, 0);
     drop(streams);
+}
+
+#[tokio::test]
+async fn under_another_key_a_log_is_out_of_reach_and_not_lost() {
+    let yard = Yard::new().await;
+    let (runner, lease) = running(&yard).await;
+    runner.append(&lease, 0, CANARY).await.unwrap();
+    let other_key = yard
+        .served
+        .env
+        .iter()
+        .cloned()
+        .map(|(name, value)| match name.as_str() {
+            "ENCRYPTION_KEY" => (name, "02".repeat(32)),
+            _ => (name, value),
+        });
+    let replica = kit::service::start(pipelines::SERVICE, kit::config::Env::of(other_key)).await;
+    let replica = replica.unwrap_or_else(|problems| panic!("{problems}"));
+    let person = Principal::User(UserId::new());
+    yard.served.office.grant(yard.org, person, &["pipelines.log.read"]);
+    let token = yard.served.office.token(yard.org, person, uuid::Uuid::now_v7(), 1);
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", replica.grpc)).unwrap();
+    let mut there = PipelineServiceClient::with_interceptor(channel.connect_lazy(), Bearer::new(&token));
+    // A service that has just started first learns which sessions are over.
+    wait("the replica to answer", async || {
+        let answer = there.clone().read_stage_logs(from(&lease, 0, false)).await;
+        reason(answer) != "REVOCATION_UNKNOWN"
+    })
+    .await;
+    let answer = there.read_stage_logs(from(&lease, 0, false)).await;
+    assert_eq!(reason(answer), "KEY_MISSING");
+    replica.stop().await;
+    let parts = all(yard.read(from(&lease, 0, false)).await.unwrap()).await.unwrap();
+    assert_eq!(text(&parts), CANARY);
 }
