@@ -23,7 +23,7 @@ use tokio::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{find, hold, listing, there};
+use super::{find, hold, listing, no_message, there};
 use crate::{
     model::{
         StateId,
@@ -82,7 +82,7 @@ impl DriftService for Drifts {
         request: Request<Streaming<DetectDriftRequest>>,
     ) -> Result<Response<DetectDriftResponse>, Status> {
         let (scope, mut messages): (OrgScope, _) = admitted_stream(request)?;
-        let mut first = messages.message().await?.unwrap_or_default();
+        let mut first = messages.message().await?.ok_or_else(no_message)?;
         let part = std::mem::take(&mut first.plan_json);
         let mut arguments = first.encode_to_vec();
         let Detect { state: id, request_id } = first.try_into()?;

@@ -23,6 +23,11 @@ pub(crate) fn listing<'a>(ring: &'a KeyRing, scope: &OrgScope, filter: &impl Ser
     Listing::new(ring, scope.call().method.action, scope.org().0, filter)
 }
 
+/// A stream that ends before it says anything.
+pub(crate) fn no_message() -> Error {
+    Error::violation("message", "is missing")
+}
+
 /// The state, which must be there and the caller's to touch.
 pub(crate) fn there(scope: &OrgScope, found: Option<State>, id: StateId) -> Result<State> {
     let state = found.ok_or_else(|| Error::not_found("state", id))?;

@@ -14,7 +14,7 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 use uuid::Uuid;
 
-use super::{find, hold, listing, there};
+use super::{find, hold, listing, no_message, there};
 use crate::{
     backend::{Backend, bound_design, may_force},
     content::{Arriving, Place},
@@ -128,7 +128,7 @@ impl StateService for States {
         request: Request<Streaming<UploadStateRequest>>,
     ) -> Result<Response<UploadStateResponse>, Status> {
         let (scope, mut messages): (OrgScope, _) = admitted_stream(request)?;
-        let mut first = messages.message().await?.unwrap_or_default();
+        let mut first = messages.message().await?.ok_or_else(no_message)?;
         let Upload { id, lock, md5 } = Upload::try_from(&first)?;
         let found = self
             .backend

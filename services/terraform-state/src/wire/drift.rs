@@ -8,6 +8,7 @@ use kit::{Error, Result, Violations, crypto::KeyRing, ids, page::PageSize};
 use prost::Message;
 use prost_types::{ListValue, Struct, value::Kind};
 use serde_json::{Number, Value};
+use uuid::Uuid;
 
 use super::{list::Asked, timestamp};
 use crate::model::{
@@ -34,6 +35,8 @@ impl TryFrom<v1::DetectDriftRequest> for Detect {
     fn try_from(request: v1::DetectDriftRequest) -> Result<Self> {
         let mut violations = Violations::new();
         let state = ids::required("state_id", &request.state_id, &mut violations);
+        // A stream's request id is looked at only when all of it is here.
+        let _: Option<Uuid> = ids::optional("request_id", &request.request_id, &mut violations);
         Ok(Detect {
             state: violations.finish(state)?,
             request_id: request.request_id,

@@ -26,7 +26,10 @@ impl TryFrom<v1::LockStateRequest> for Take {
     fn try_from(request: v1::LockStateRequest) -> Result<Self> {
         let mut violations = Violations::new();
         let id = ids::required("state_id", &request.state_id, &mut violations);
-        let lock = request.lock.unwrap_or_default();
+        let Some(lock) = request.lock else {
+            violations.add("lock", "is required");
+            return violations.finish(None);
+        };
         let lock_id = lock_id("lock.id", &lock.id, &mut violations);
         violations.length("lock.operation", &lock.operation, 0, 128);
         violations.length("lock.who", &lock.who, 0, 256);

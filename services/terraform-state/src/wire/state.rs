@@ -2,6 +2,7 @@
 
 use api::terraform_state::v1;
 use kit::{Error, Result, Violations, ids};
+use uuid::Uuid;
 
 use super::{lock::optional_lock_id, timestamp};
 use crate::model::{
@@ -86,6 +87,8 @@ impl TryFrom<&v1::UploadStateRequest> for Upload {
             "content_md5",
             "must have 16 bytes",
         );
+        // A stream's request id is looked at only when all of it is here.
+        let _: Option<Uuid> = ids::optional("request_id", &request.request_id, &mut violations);
         part(&request.content, &mut violations);
         let id = violations.finish(id)?;
         Ok(Upload { id, lock, md5 })
