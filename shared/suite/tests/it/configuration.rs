@@ -1,6 +1,6 @@
 //! A wrong configuration ends the start with every problem at once, a line each, and no secret among them.
 
-use std::{net::TcpListener, process::Command};
+use std::{net::TcpListener, path::PathBuf, process::Command};
 
 use crate::house::{SLICES, binary, random_key};
 
@@ -56,7 +56,62 @@ fn wrong(slice: &str, port: u16) -> Wrong {
         ]);
         wrong.secrets.push(pepper);
     }
+    if slice == "terraform_state" {
+        let short = random_key()[..40].to_owned();
+        wrong
+            .environment
+            .push(("TERRAFORM_STATE_ENCRYPTION_KEY", short.clone()));
+        wrong
+            .environment
+            .push(("BOARD3_TERRAFORM_LISTEN", format!("127.0.0.1:{port}")));
+        wrong.environment.push(("BOARD3_STATE_LIMIT_BYTES", "0".to_owned()));
+        wrong.told.extend([
+            "TERRAFORM_STATE_ENCRYPTION_KEY must be 64 hex digits (32 bytes), has 40 characters",
+            "BOARD3_TERRAFORM_LISTEN: 127.0.0.1:",
+            "BOARD3_STATE_LIMIT_BYTES must be a whole number",
+        ]);
+        wrong.secrets.push(short);
+    }
+    if slice == "pipelines" {
+        wrong.environment.push(("BOARD3_LEASE_SECONDS", "0".to_owned()));
+        wrong
+            .environment
+            .push(("BOARD3_LEASE_MARGIN_SECONDS", "a few".to_owned()));
+        wrong.told.extend([
+            "BOARD3_LEASE_SECONDS must be a whole number from 1",
+            "BOARD3_LEASE_MARGIN_SECONDS must be a whole number from 1",
+        ]);
+    }
     wrong
+}
+
+/// Starts a program with nothing but this environment; answers its exit code and what it said.
+async fn ends(program: PathBuf, environment: Vec<(&'static str, String)>) -> (Option<i32>, String) {
+    let mut command = Command::new(program);
+    command.env_clear().envs(environment);
+    let ended = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(ended.stdout, b"");
+    (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+}
+
+/// Checks that each line is told once, that nothing else is, and no secret.
+fn tells(who: &str, said: &str, told: &[&str], secrets: &[String]) {
+    for line in told {
+        let lines = said.lines().filter(|said| said.starts_with(line)).count();
+        assert_eq!(lines, 1, "{who} says {lines} times `{line}`:\n{said}");
+    }
+    assert_eq!(
+        said.lines().count(),
+        told.len(),
+        "{who} says something else too:\n{said}"
+    );
+    assert!(
+        secrets.iter().all(|secret| !said.contains(secret.as_str())),
+        "{who} tells a secret:\n{said}"
+    );
 }
 
 #[tokio::test]
@@ -68,41 +123,68 @@ async fn every_problem_of_a_wrong_configuration_is_told_at_once_with_exit_code_6
             told,
             secrets,
         } = wrong(slice, taken.local_addr().unwrap().port());
-        let mut command = Command::new(binary(slice));
-        command.env_clear().envs(environment);
-        let ended = tokio::task::spawn_blocking(move || command.output())
-            .await
-            .unwrap()
-            .unwrap();
-        let said = String::from_utf8(ended.stderr).unwrap();
-        assert_eq!(ended.status.code(), Some(64), "{slice}: {said}");
-        assert_eq!(ended.stdout, b"");
-        for line in &told {
-            let lines = said.lines().filter(|said| said.starts_with(line)).count();
-            assert_eq!(lines, 1, "{slice} says {lines} times `{line}`:\n{said}");
-        }
-        assert_eq!(
-            said.lines().count(),
-            told.len(),
-            "{slice} says something else too:\n{said}"
-        );
-        assert!(
-            secrets.iter().all(|secret| !said.contains(secret.as_str())),
-            "{slice} tells a secret:\n{said}"
-        );
+        let (code, said) = ends(binary(slice), environment).await;
+        assert_eq!(code, Some(64), "{slice}: {said}");
+        tells(slice, &said, &told, &secrets);
     }
 }
 
 #[tokio::test]
+async fn terraform_state_does_not_start_without_a_key_for_states() {
+    let house_key = random_key();
+    let environment = vec![("ENCRYPTION_KEY", house_key.clone())];
+    let (code, said) = ends(binary("terraform_state"), environment).await;
+    assert_eq!(code, Some(64), "{said}");
+    let told = |line: &str| said.lines().filter(|said| *said == line).count();
+    assert_eq!(told("TERRAFORM_STATE_ENCRYPTION_KEY is not set"), 1, "{said}");
+    assert!(!said.contains(&house_key), "{said}");
+}
+
+#[tokio::test]
+async fn every_problem_of_a_wrong_runner_is_told_at_once_with_exit_code_64() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, said) = ends(binary("runner"), vec![("BOARD3_HTTP_LISTEN", "127.0.0.1:0".to_owned())]).await;
+    assert_eq!((code, said.as_str()), (Some(64), "BOARD3_RUNNER_API_KEY is not set\n"));
+
+    let key = format!("b3_test {}", random_key());
+    let environment = vec![
+        ("BOARD3_PIPELINES", "nowhere at all".to_owned()),
+        ("BOARD3_DESIGNS", "https://127.0.0.1:1".to_owned()),
+        ("BOARD3_TERRAFORM_HTTP", "ftp://127.0.0.1".to_owned()),
+        ("BOARD3_RUNNER_API_KEY", key.clone()),
+        ("BOARD3_RUNNER_NAME", "two words".to_owned()),
+        ("BOARD3_RUNNER_SLOTS", "0".to_owned()),
+        ("BOARD3_RUNNER_DIR", "/dev/null/runner".to_owned()),
+        ("BOARD3_HTTP_LISTEN", address),
+    ];
+    let (code, said) = ends(binary("runner"), environment).await;
+    assert_eq!(code, Some(64), "{said}");
+    let told = [
+        "BOARD3_PIPELINES must be an address",
+        "BOARD3_DESIGNS must be an address",
+        "BOARD3_TERRAFORM_HTTP must be an address",
+        "BOARD3_RUNNER_API_KEY must be an API key",
+        "BOARD3_RUNNER_NAME must be 1 to 100 of",
+        "BOARD3_RUNNER_SLOTS must be a whole number from 1",
+        "BOARD3_RUNNER_DIR cannot be written to",
+        "BOARD3_HTTP_LISTEN: 127.0.0.1:",
+    ];
+    tells("the runner", &said, &told, &[key]);
+}
+
+#[tokio::test]
 async fn arguments_that_a_service_does_not_know_are_refused() {
-    for slice in SLICES {
-        let mut command = Command::new(binary(slice));
+    for program in SLICES.into_iter().chain(["runner"]) {
+        let mut command = Command::new(binary(program));
         command.env_clear().arg("serve");
         let ended = tokio::task::spawn_blocking(move || command.output())
             .await
             .unwrap()
             .unwrap();
         assert_eq!(ended.status.code(), Some(64));
-        assert!(String::from_utf8_lossy(&ended.stderr).starts_with(&format!("usage: board3-{slice}")));
+        assert!(
+            String::from_utf8_lossy(&ended.stderr).starts_with(&format!("usage: board3-{}", program.replace('_', "-")))
+        );
     }
 }

@@ -277,7 +277,12 @@ impl House {
         let socket = PathBuf::from(self.redis.url().trim_start_matches("redis+unix://"));
         let dir = socket.parent().expect("the socket lies in a directory");
         let mut ports = free_ports(2 * SLICES.len() + 1).into_iter();
-        let mut next = || SocketAddr::from(([127, 0, 0, 1], ports.next().expect("two for each slice and one for Terraform")));
+        let mut next = || {
+            SocketAddr::from((
+                [127, 0, 0, 1],
+                ports.next().expect("two for each slice and one for Terraform"),
+            ))
+        };
         let service = |slice: &'static str| {
             let (grpc, http) = (next(), next());
             let log = dir.join(format!("{slice}-{}.log", grpc.port()));
@@ -328,7 +333,10 @@ impl House {
                 ("BOARD3_TERRAFORM_LISTEN", &self.terraform.to_string()),
             ]));
         }
-        env.extend(owned(&[("BOARD3_TERRAFORM_HTTP", &format!("http://{}", self.terraform))]));
+        env.extend(owned(&[(
+            "BOARD3_TERRAFORM_HTTP",
+            &format!("http://{}", self.terraform),
+        )]));
         let addresses = self.services.iter().map(|(slice, service)| {
             (
                 format!("BOARD3_{}", slice.to_uppercase()),

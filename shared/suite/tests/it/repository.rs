@@ -32,7 +32,18 @@ impl Member {
 fn dependencies_point_one_way() {
     let members = members();
     let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
-    for name in ["api", "kit", "testkit", "suite", "identity", "designs", "terraform-state", "pipelines", "audit", "runner"] {
+    for name in [
+        "api",
+        "kit",
+        "testkit",
+        "suite",
+        "identity",
+        "designs",
+        "terraform-state",
+        "pipelines",
+        "audit",
+        "runner",
+    ] {
         assert!(names.contains(&name), "{name} is no member of {names:?}");
     }
     assert_eq!(misdirected(&members), Vec::<String>::new());

@@ -4,8 +4,21 @@
 pub(crate) const OWN_ROWS: &str =
     "(org_id = ( SELECT (NULLIF(current_setting('app.org'::text, true), ''::text))::uuid AS \"nullif\"))";
 
-/// Tables that the worker role writes within an organization: consumers.
-pub(crate) const WORKER_TABLES: &[&str] = &["designs.user_names", "audit.audit_logs"];
+/// Tables that the worker role works in within an organization: consumers, and what runs between calls.
+pub(crate) const WORKER_TABLES: &[&str] = &[
+    "designs.user_names",
+    "designs.resource_drifts",
+    "terraform_state.designs",
+    "pipelines.designs",
+    "audit.audit_logs",
+    "audit.notifications",
+    // Drift starts executions, and the reaper ends leases that have run out.
+    "pipelines.pipelines",
+    "pipelines.pipeline_executions",
+    "pipelines.pipeline_stages",
+    "pipelines.stage_attempts",
+    "pipelines.runners",
+];
 
 /// A policy beside `tenant` and `owner_all`.
 pub(crate) struct Policy {
@@ -115,6 +128,10 @@ pub(crate) const POLICIES: &[Policy] = &[
     of_worker("identity.requests", "worker_prune", "DELETE"),
     of_worker("designs.requests", "worker_old", "SELECT"),
     of_worker("designs.requests", "worker_prune", "DELETE"),
+    of_worker("terraform_state.requests", "worker_old", "SELECT"),
+    of_worker("terraform_state.requests", "worker_prune", "DELETE"),
+    of_worker("pipelines.requests", "worker_old", "SELECT"),
+    of_worker("pipelines.requests", "worker_prune", "DELETE"),
     of_worker("audit.requests", "worker_old", "SELECT"),
     of_worker("audit.requests", "worker_prune", "DELETE"),
 ];
@@ -151,6 +168,22 @@ pub(crate) const INDEXES: &[(&str, &str)] = &[
         "the worker deletes across organizations",
     ),
     (
+        "terraform_state.requests_created_at_idx",
+        "the worker deletes across organizations",
+    ),
+    (
+        "pipelines.requests_created_at_idx",
+        "the worker deletes across organizations",
+    ),
+    (
+        "pipelines.stage_attempts_credential_key",
+        "a job is looked up by its credential before its organization is known",
+    ),
+    (
+        "pipelines.stage_attempts_fence_idx",
+        "the reaper looks for leases across organizations",
+    ),
+    (
         "audit.requests_created_at_idx",
         "the worker deletes across organizations",
     ),
@@ -180,7 +213,7 @@ pub(crate) const NEAR_FOREIGN_KEYS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Functions that step over row-level security, each of them granted to the app role alone.
+/// Functions that step over row-level security, each of them granted to one role by name.
 pub(crate) const DEFINERS: &[&str] = &[
     "identity.login_account",
     "identity.session_state",
@@ -188,6 +221,8 @@ pub(crate) const DEFINERS: &[&str] = &[
     "identity.api_key_by_public_id",
     "identity.invitation_org",
     "designs.search_templates",
+    "pipelines.job_by_credential",
+    "pipelines.expired_leases",
 ];
 
 /// What an app role may do with a table that is no tenant table; nothing where it is not listed.

@@ -106,7 +106,7 @@ pub(crate) async fn tables(client: &Client) -> Vec<Table> {
                  select from pg_attribute a
                  where a.attrelid = c.oid and a.attname = 'org_id' and a.atttypid = 'uuid'::regtype and a.attnotnull)
              from pg_class c join pg_namespace n on n.oid = c.relnamespace
-             where n.nspname in ('identity', 'designs', 'audit', 'board3', 'public') and c.relkind in ('r', 'p', 'm', 'f')
+             where n.nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit', 'board3', 'public') and c.relkind in ('r', 'p', 'm', 'f')
              order by 1, 2",
             &[],
         )
@@ -202,7 +202,7 @@ async fn indexes(client: &Client, tables: &[Table], exempt: &[Exempt]) -> Vec<St
              from pg_index x join pg_class i on i.oid = x.indexrelid join pg_class t on t.oid = x.indrelid
                join pg_namespace n on n.oid = t.relnamespace
                left join pg_attribute a on a.attrelid = t.oid and a.attnum = x.indkey[0] and a.attnum > 0
-             where n.nspname in ('identity', 'designs', 'audit')",
+             where n.nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit')",
             &[],
         )
         .await
@@ -298,7 +298,7 @@ async fn definers(client: &Client) -> Vec<String> {
     let found = texts(
         client,
         "select n.nspname || '.' || p.proname from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-         where p.prosecdef and n.nspname in ('identity', 'designs', 'audit', 'board3', 'public')",
+         where p.prosecdef and n.nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit', 'board3', 'public')",
     )
     .await;
     let found: BTreeSet<&str> = found.iter().map(String::as_str).collect();
@@ -343,35 +343,35 @@ const RULES: &[&str] = &[
     // Tables and schemas belong to the slice's owner.
     "select format('%s.%s belongs to %s', n.nspname, c.relname, pg_get_userbyid(c.relowner))
      from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where n.nspname in ('identity', 'designs', 'audit') and c.relkind in ('r', 'p', 'v', 'S')
+     where n.nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit') and c.relkind in ('r', 'p', 'v', 'S')
        and pg_get_userbyid(c.relowner) <> 'board3_' || n.nspname || '_owner'",
     "select format('schema %s belongs to %s', nspname, pg_get_userbyid(nspowner)) from pg_namespace
-     where nspname in ('identity', 'designs', 'audit') and pg_get_userbyid(nspowner) <> 'board3_' || nspname || '_owner'",
+     where nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit') and pg_get_userbyid(nspowner) <> 'board3_' || nspname || '_owner'",
     // Nothing lies where no slice owns it.
     "select format('public.%s lies in no slice', relname) from pg_class where relnamespace = 'public'::regnamespace",
     // Views see what their reader may see.
     "select format('view %s.%s runs with its owner''s rights', n.nspname, c.relname)
      from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where n.nspname in ('identity', 'designs', 'audit') and c.relkind = 'v'
+     where n.nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit') and c.relkind = 'v'
        and not coalesce(c.reloptions && array['security_invoker=true', 'security_invoker=on', 'security_invoker=1'], false)",
     "select format('%s.%s is materialized and knows no policies', n.nspname, c.relname)
      from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where n.nspname in ('identity', 'designs', 'audit') and c.relkind in ('m', 'f')",
+     where n.nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit') and c.relkind in ('m', 'f')",
     // Functions that run as their definer look names up in their own schema and are granted by name.
     "select format('function %s.%s has no pinned search_path', n.nspname, p.proname)
      from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-     where p.prosecdef and n.nspname in ('identity', 'designs', 'audit', 'board3')
+     where p.prosecdef and n.nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit', 'board3')
        and not coalesce(p.proconfig && array[format('search_path=%s, pg_temp', n.nspname)], false)",
     "select format('function %s.%s belongs to %s', n.nspname, p.proname, pg_get_userbyid(p.proowner))
      from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-     where n.nspname in ('identity', 'designs', 'audit') and pg_get_userbyid(p.proowner) <> 'board3_' || n.nspname || '_owner'",
+     where n.nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit') and pg_get_userbyid(p.proowner) <> 'board3_' || n.nspname || '_owner'",
     "select format('function %s.%s can be called by everyone', n.nspname, p.proname)
      from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-     where n.nspname in ('identity', 'designs', 'audit', 'board3')
+     where n.nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit', 'board3')
        and (p.proacl is null or exists (select from aclexplode(p.proacl) where grantee = 0))",
     "select format('function %s.%s names another slice', n.nspname, p.proname)
-     from pg_proc p join pg_namespace n on n.oid = p.pronamespace, unnest(array['identity', 'designs', 'audit']) other
-     where n.nspname in ('identity', 'designs', 'audit') and other <> n.nspname and p.prosrc ~ format('\\m%s\\.', other)",
+     from pg_proc p join pg_namespace n on n.oid = p.pronamespace, unnest(array['identity', 'designs', 'terraform_state', 'pipelines', 'audit']) other
+     where n.nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit') and other <> n.nspname and p.prosrc ~ format('\\m%s\\.', other)",
     // Roles hold nothing that steps over row-level security.
     "select format('role %s has an attribute too many', rolname) from pg_roles
      where rolname like 'board3\\_%' and (rolsuper or rolbypassrls or rolcreaterole or rolcreatedb or rolreplication)",
@@ -383,27 +383,27 @@ const RULES: &[&str] = &[
     // Rights that no policy binds.
     "select format('%s may %s %s.%s', r.rolname, lower(p.kind), n.nspname, c.relname)
      from pg_roles r, pg_class c join pg_namespace n on n.oid = c.relnamespace, unnest(array['TRUNCATE', 'REFERENCES', 'TRIGGER']) p(kind)
-     where r.rolname ~ '^board3_.+_(app|worker)$' and n.nspname in ('identity', 'designs', 'audit', 'board3')
+     where r.rolname ~ '^board3_.+_(app|worker)$' and n.nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit', 'board3')
        and c.relkind in ('r', 'p', 'v') and has_table_privilege(r.oid, c.oid, p.kind)",
     // Nobody holds anything in another slice.
     "select format('%s may enter schema %s', r.rolname, n.nspname)
      from pg_roles r, pg_namespace n
-     where r.rolname ~ '^board3_.+_(owner|app|worker)$' and n.nspname in ('identity', 'designs', 'audit', 'public')
+     where r.rolname ~ '^board3_.+_(owner|app|worker)$' and n.nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit', 'public')
        and r.rolname not like format('board3\\_%s\\_%%', n.nspname)
        and (has_schema_privilege(r.oid, n.oid, 'USAGE') or has_schema_privilege(r.oid, n.oid, 'CREATE'))",
     "select format('%s may make objects in schema %s', r.rolname, n.nspname)
      from pg_roles r, pg_namespace n
-     where r.rolname ~ '^board3_.+_(app|worker)$' and n.nspname in ('identity', 'designs', 'audit', 'public', 'board3')
+     where r.rolname ~ '^board3_.+_(app|worker)$' and n.nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit', 'public', 'board3')
        and has_schema_privilege(r.oid, n.oid, 'CREATE')",
     "select format('%s has rights on %s.%s', r.rolname, n.nspname, c.relname)
      from pg_roles r, pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where r.rolname ~ '^board3_.+_(owner|app|worker)$' and n.nspname in ('identity', 'designs', 'audit')
+     where r.rolname ~ '^board3_.+_(owner|app|worker)$' and n.nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit')
        and c.relkind in ('r', 'p', 'v', 'm', 'f') and r.rolname not like format('board3\\_%s\\_%%', n.nspname)
        and (has_table_privilege(r.oid, c.oid, 'SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER')
          or has_any_column_privilege(r.oid, c.oid, 'SELECT,INSERT,UPDATE,REFERENCES'))",
     "select format('%s may call %s.%s', r.rolname, n.nspname, p.proname)
      from pg_roles r, pg_proc p join pg_namespace n on n.oid = p.pronamespace
-     where r.rolname ~ '^board3_.+_(owner|app|worker)$' and n.nspname in ('identity', 'designs', 'audit')
+     where r.rolname ~ '^board3_.+_(owner|app|worker)$' and n.nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit')
        and r.rolname not like format('board3\\_%s\\_%%', n.nspname) and has_function_privilege(r.oid, p.oid, 'EXECUTE')",
     "select format('%s may make temporary tables', r.rolname) from pg_roles r
      where r.rolname like 'board3\\_%' and has_database_privilege(r.oid, current_database(), 'TEMPORARY')",

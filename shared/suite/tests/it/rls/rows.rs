@@ -53,7 +53,7 @@ impl Rows {
                    (select enumlabel::text from pg_enum where enumtypid = coalesce(e.oid, t.oid) order by enumsortorder limit 1)
                  from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace
                    join pg_type t on t.oid = a.atttypid left join pg_type e on e.oid = t.typelem and t.typcategory = 'A'
-                 where n.nspname in ('identity', 'designs', 'audit') and c.relkind = 'r'
+                 where n.nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit') and c.relkind = 'r'
                    and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' and a.attidentity = ''
                  order by 1, a.attnum",
                 &[],
@@ -96,7 +96,7 @@ impl Rows {
                 "set session_replication_role = replica;
                  do $$ declare it record; begin
                    for it in select conrelid::regclass as tab, conname from pg_constraint
-                     where contype in ('c', 'f') and connamespace in (select oid from pg_namespace where nspname in ('identity', 'designs', 'audit'))
+                     where contype in ('c', 'f') and connamespace in (select oid from pg_namespace where nspname in ('identity', 'designs', 'terraform_state', 'pipelines', 'audit'))
                      order by contype desc loop
                      execute format('alter table %s drop constraint if exists %I', it.tab, it.conname);
                    end loop; end $$",

@@ -31,13 +31,23 @@ pub(super) const LISTS: &[List] = &[
     List {
         action: "audit.ListNotifications",
         grow: |w, t| Box::pin(async { drift(w, t).await }),
-        count: |t| format!("select count(*) from audit.notifications where org_id = '{}'", t.owner.org),
+        count: |t| {
+            format!(
+                "select count(*) from audit.notifications where org_id = '{}'",
+                t.owner.org
+            )
+        },
         filter: Some(|message, _| message.set_field_by_name("unread_only", Value::Bool(true))),
     },
     List {
         action: "terraform_state.ListDriftLogs",
         grow: |w, t| Box::pin(async { drift(w, t).await }),
-        count: |t| format!("select count(*) from terraform_state.drift_logs where org_id = '{}'", t.owner.org),
+        count: |t| {
+            format!(
+                "select count(*) from terraform_state.drift_logs where org_id = '{}'",
+                t.owner.org
+            )
+        },
         filter: Some(|message, tenant| set(message, "state_id", &tenant.works.state.id)),
     },
     List {
@@ -49,7 +59,12 @@ pub(super) const LISTS: &[List] = &[
                 }
             })
         },
-        count: |t| format!("select count(*) from terraform_state.states where org_id = '{}'", t.owner.org),
+        count: |t| {
+            format!(
+                "select count(*) from terraform_state.states where org_id = '{}'",
+                t.owner.org
+            )
+        },
         filter: Some(|message, _| set(message, "name_prefix", "sweep/listed/")),
     },
     List {
@@ -78,7 +93,12 @@ pub(super) const LISTS: &[List] = &[
                 }
             })
         },
-        count: |t| format!("select count(*) from pipelines.pipeline_executions where org_id = '{}'", t.owner.org),
+        count: |t| {
+            format!(
+                "select count(*) from pipelines.pipeline_executions where org_id = '{}'",
+                t.owner.org
+            )
+        },
         filter: Some(|message, tenant| set(message, "pipeline_id", &tenant.works.pipeline)),
     },
     List {
@@ -90,7 +110,12 @@ pub(super) const LISTS: &[List] = &[
                 }
             })
         },
-        count: |t| format!("select count(*) from pipelines.pipelines where org_id = '{}'", t.owner.org),
+        count: |t| {
+            format!(
+                "select count(*) from pipelines.pipelines where org_id = '{}'",
+                t.owner.org
+            )
+        },
         filter: Some(|message, tenant| set(message, "design_id", &tenant.design.id)),
     },
     List {
@@ -102,7 +127,12 @@ pub(super) const LISTS: &[List] = &[
                 }
             })
         },
-        count: |t| format!("select count(*) from pipelines.runners where org_id = '{}'", t.owner.org),
+        count: |t| {
+            format!(
+                "select count(*) from pipelines.runners where org_id = '{}'",
+                t.owner.org
+            )
+        },
         filter: None,
     },
     List {
@@ -203,12 +233,11 @@ pub(super) const LISTS: &[List] = &[
     },
 ];
 
-/// Finds drift four times, and waits until audit has told of it.
+/// Finds drift four times; once all is quiet, audit has told of it.
 async fn drift(world: &World, tenant: &Tenant) {
     for _ in 0..4 {
         world.add_drift(tenant).await;
     }
-    world.quiet().await;
 }
 
 /// Draws another canvas on a design.

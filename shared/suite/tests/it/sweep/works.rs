@@ -71,7 +71,10 @@ impl Works {
         let lease = acquire(house, &key, &runner, &execution.id).await;
         let notification = eventually("drift is notified of", Duration::from_secs(20), async || {
             let sql = "select id::text from audit.notifications where org_id = $1::text::uuid limit 1";
-            let row = admin.query_opt(sql, &[&owner.org]).await.expect("an administrator sees everything");
+            let row = admin
+                .query_opt(sql, &[&owner.org])
+                .await
+                .expect("an administrator sees everything");
             row.map(|row| row.get::<_, String>(0))
         });
         Works {
@@ -131,7 +134,10 @@ impl Desk<'_> {
             content: body(serial),
             ..Default::default()
         };
-        self.states().upload_state(stream::iter([request])).await.expect("UploadState");
+        self.states()
+            .upload_state(stream::iter([request]))
+            .await
+            .expect("UploadState");
     }
 
     async fn detect(&self, state: &str) -> String {
@@ -141,7 +147,10 @@ impl Desk<'_> {
             ..Default::default()
         };
         let client = DriftServiceClient::new(self.house.terraform_state().with(&self.owner.access));
-        let found = { client }.detect_drift(stream::iter([request])).await.expect("DetectDrift");
+        let found = { client }
+            .detect_drift(stream::iter([request]))
+            .await
+            .expect("DetectDrift");
         found.into_inner().check_id
     }
 
@@ -159,7 +168,10 @@ impl Desk<'_> {
             ..Default::default()
         };
         let made = self.pipelines().create_pipeline(request).await.expect("CreatePipeline");
-        made.into_inner().pipeline.expect("CreatePipeline answers the pipeline").id
+        made.into_inner()
+            .pipeline
+            .expect("CreatePipeline answers the pipeline")
+            .id
     }
 
     async fn run(&self, pipeline: &str) -> Execution {
@@ -229,7 +241,10 @@ impl World {
             generation: lease.generation,
             request_id: request_id(),
         };
-        runners(&self.house, &tenant.works.key).start(request).await.expect("Start");
+        runners(&self.house, &tenant.works.key)
+            .start(request)
+            .await
+            .expect("Start");
         lease
     }
 
@@ -259,7 +274,12 @@ async fn acquire(house: &House, key: &str, runner: &str, execution: &str) -> Lea
             runner_id: runner.to_owned(),
             wait: None,
         };
-        let taken = runners(house, key).acquire(request).await.expect("Acquire").into_inner().lease;
+        let taken = runners(house, key)
+            .acquire(request)
+            .await
+            .expect("Acquire")
+            .into_inner()
+            .lease;
         let lease = taken.unwrap_or_else(|| panic!("no stage of {execution} is ready"));
         if lease.execution_id == execution {
             return lease;

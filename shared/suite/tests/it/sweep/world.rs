@@ -267,7 +267,12 @@ impl World {
     pub(crate) async fn tables(&self, but: &[&str]) -> BTreeMap<String, (i64, String)> {
         let listed = "select schemaname || '.' || tablename from pg_tables where schemaname = any ($1) order by 1";
         let mut held = BTreeMap::new();
-        for row in self.admin.query(listed, &[&SLICES.to_vec()]).await.expect("the catalog can be read") {
+        for row in self
+            .admin
+            .query(listed, &[&SLICES.to_vec()])
+            .await
+            .expect("the catalog can be read")
+        {
             let table: String = row.get(0);
             let name = table.split_once('.').map_or("", |(_, name)| name);
             if but.contains(&name) {
