@@ -47,6 +47,7 @@ fn configure(env: &mut Env) -> Option<Build> {
                 ring: kit.ring.clone(),
                 terms,
                 bell: bell.clone(),
+                registrations: rpc::runner::Registrations::default(),
             };
             let jobs = rpc::job::Jobs {
                 db: kit.db.clone(),

@@ -2,7 +2,10 @@
 //!
 //! Who renews, appends or reports without the lease hears LEASE_LOST, and nothing of it is kept.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use api::pipelines::v1::{
     AcquireRequest, AcquireResponse, AppendLogRequest, AppendLogResponse, CompleteRequest, CompleteResponse, Lease,
@@ -22,7 +25,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     doorbell::Doorbell,
-    model::{ExecutionStatus, RunnerName, StageKind, attempt::End, log::MOST_LOG_BYTES},
+    model::{ExecutionStatus, RunnerId, RunnerName, StageKind, attempt::End, log::MOST_LOG_BYTES},
     store::{
         self,
         lease::{Claim, Report, Terms},
@@ -42,6 +45,27 @@ pub(crate) struct Runners {
     pub(crate) ring: Arc<KeyRing>,
     pub(crate) terms: Terms,
     pub(crate) bell: Doorbell,
+    /// How often each runner has registered here.
+    pub(crate) registrations: Registrations,
+}
+
+/// Tells calls of a runner's earlier life from those of its present one: a call goes on when its client is gone, and
+/// would take a stage that nobody works on. Known of this process only; elsewhere such a lease runs out.
+#[derive(Default)]
+pub(crate) struct Registrations(Mutex<HashMap<RunnerId, u64>>);
+
+impl Registrations {
+    fn count(&self, runner: RunnerId) -> u64 {
+        self.all().get(&runner).copied().unwrap_or_default()
+    }
+
+    fn note(&self, runner: RunnerId) {
+        *self.all().entry(runner).or_default() += 1;
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<RunnerId, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[tonic::async_trait]
@@ -49,14 +73,21 @@ impl RunnerService for Runners {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
         let (scope, request): (OrgScope, _) = admitted(request)?;
         let new = Register::try_from(request)?;
+        let mut registered = None;
         let reply = self.db.write(&scope, async |tx| {
             let runner = store::runner::upsert(tx, &new.name, &new.terraform).await?;
             tx.about(&runner);
+            registered = Some(runner.id);
             Ok(RegisterResponse {
                 runner: Some(lease::runner(runner)),
             })
         });
-        Ok(reply.await?)
+        let reply = reply.await?;
+        if let Some(runner) = registered {
+            self.registrations.note(runner);
+            self.bell.ring();
+        }
+        Ok(reply)
     }
 
     async fn acquire(&self, request: Request<AcquireRequest>) -> Result<Response<AcquireResponse>, Status> {
@@ -64,6 +95,7 @@ impl RunnerService for Runners {
         let asked = Acquire::try_from(request)?;
         let wait = asked.wait.min(scope.call().remaining().saturating_sub(ANSWER));
         let until = Instant::now() + wait;
+        let registration = self.registrations.count(asked.runner);
         // A transaction of its own: who waits for a stage holds no row and no connection meanwhile.
         let known = self
             .db
@@ -73,6 +105,9 @@ impl RunnerService for Runners {
         }
         loop {
             let heard = self.bell.heard();
+            if self.registrations.count(asked.runner) != registration {
+                return Ok(Response::new(AcquireResponse { lease: None }));
+            }
             if let Some(lease) = self.claim(&scope, &asked).await? {
                 return Ok(Response::new(AcquireResponse { lease: Some(lease) }));
             }

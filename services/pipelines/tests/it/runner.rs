@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use api::pipelines::v1::{AcquireRequest, ListRunnersRequest, RegisterRequest, StageKind};
-use kit::ids::OrgId;
+use kit::ids::{OrgId, UserId};
 use tonic::Request;
 
 use crate::runner_world::{Yard, only, reason, violated, wait};
@@ -126,4 +126,22 @@ async fn a_wait_ends_in_its_time_and_before_the_calls_deadline() {
     let elsewhere = yard.served.caller(OrgId::new(), &["pipelines.runner.*"]);
     let mut elsewhere = api::pipelines::v1::runner_service_client::RunnerServiceClient::new(elsewhere);
     assert_eq!(reason(elsewhere.acquire(asked(0)).await), "RESOURCE_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn what_a_runner_asked_before_it_registered_again_takes_no_stage() {
+    let yard = Yard::new().await;
+    let user = UserId::new();
+    let before = yard.runner_of(user, "r1").await;
+    let calls = before.clone();
+    let began = Instant::now();
+    let ghost = tokio::spawn(async move { calls.acquire(15_000).await });
+    // It waits once it has been seen, which is noted before it looks.
+    let seen = "select count(*) from runners where seen_at > created_at";
+    wait("the runner to be seen", async || yard.number(seen).await == 1).await;
+    let now = yard.runner_of(user, "r1").await;
+    assert!(ghost.await.unwrap().is_none());
+    assert!(began.elapsed() < Duration::from_secs(10));
+    let run = yard.run(&yard.pipeline("prod", only(StageKind::Validate)).await).await;
+    assert_eq!(now.take().await.execution_id, run.id);
 }
