@@ -240,3 +240,64 @@ async fn stages_are_listed_with_their_attempts() {
         "execution"
     );
 }
+
+#[tokio::test]
+async fn runners_and_cancellations_at_once_leave_no_execution_between_two_stools() {
+    let world = World::new().await;
+    let (mut ada, design) = (world.operator(), world.published());
+    let pipeline = ada.make(new("network", design)).await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..9 {
+        ids.push(ada.run(&pipeline, 0).await.unwrap().id);
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    for name in ["r1", "r2", "r3", "r4"] {
+        let mut runner = ada.clone();
+        let registered = runner.register(name).await;
+        tasks.spawn(async move {
+            // Who finds nothing may find something when another has reported: three times nothing is the end.
+            let mut nothing = 0;
+            while nothing < 3 {
+                match runner.acquire(&registered).await {
+                    Some(lease) => {
+                        runner.start(&lease).await;
+                        runner.complete(&lease, StageOutcome::Succeeded).await;
+                        nothing = 0;
+                    }
+                    None => nothing += 1,
+                }
+            }
+        });
+    }
+    for id in ids.iter().step_by(3).cloned() {
+        let mut canceller = ada.clone();
+        tasks.spawn(async move {
+            for _ in 0..2 {
+                if let Err(refused) = canceller.cancel(&id).await {
+                    assert_eq!(reason::<()>(Err(refused)).0, "EXECUTION_FINISHED");
+                }
+            }
+        });
+    }
+    tasks.join_all().await;
+    let runner = ada.register("last").await;
+    while let Some(lease) = ada.acquire(&runner).await {
+        ada.start(&lease).await;
+        ada.complete(&lease, StageOutcome::Succeeded).await;
+    }
+    for (at, id) in ids.iter().enumerate() {
+        let execution = ada.execution(id).await.unwrap();
+        let ends = [ExecutionStatus::Succeeded, ExecutionStatus::Cancelled];
+        assert!(ends.contains(&execution.status()), "{execution:?}");
+        assert!(
+            at % 3 == 0 || execution.status() == ExecutionStatus::Succeeded,
+            "{execution:?}"
+        );
+        let told = world.told(id).await;
+        assert!(told.is_sorted_by(|one, next| one.1 < next.1), "{told:?}");
+        let ends = told
+            .iter()
+            .filter(|(status, _)| status == "succeeded" || status == "cancelled");
+        assert_eq!(ends.count(), 1, "{told:?}");
+    }
+}

@@ -1,17 +1,18 @@
 //! Lists and the queue are served by their indexes, under row-level security and in the app's role.
 
+use api::pipelines::v1::{GetExecutionRequest, ListExecutionsRequest, ListPipelinesRequest, ListStagesRequest};
 use testkit::Role;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::world::World;
+use crate::world::{World, drifted};
 
 /// An organization among others, with enough rows that the planner would rather use an index.
 async fn crowded(world: &World) -> Client {
     let fill = format!(
         "insert into pipelines (org_id, id, name, design_id, state_name, stages, on_drift, creator_kind, creator_id)
         select orgs.id, gen_random_uuid(), 'pipeline ' || n, ('00000000-0000-7000-8000-' || lpad((n % 50)::text, 12, '0'))::uuid,
-            'state ' || n % 20, '[{{}}]', n % 10 = 0, 'user', gen_random_uuid()
+            'state ' || n % 20, '{stages}', n % 10 = 0, 'user', gen_random_uuid()
         from (select '{org}'::uuid union all select gen_random_uuid() from generate_series(1, 9)) as orgs (id), generate_series(1, 1000) n;
         insert into pipeline_executions (org_id, id, pipeline_id, design_id, design_version, state_name, trigger,
             starter_kind, starter_id, status, created_at, finished_at)
@@ -28,14 +29,15 @@ async fn crowded(world: &World) -> Client {
             case when r.status = 'succeeded' then now() end
         from (select *, row_number() over () as n from pipeline_executions) e,
             lateral (select (case when n % 100 = 0 then 'ready' else 'succeeded' end)::pipelines.stage_status as status) r;
-        insert into runners (org_id, id, name, terraform_version)
-        select distinct org_id, org_id, 'r', '' from pipelines;
+        insert into runners (org_id, id, name, terraform_version, principal_kind, principal_id)
+        select distinct org_id, org_id, 'r', '', 'user'::pipelines.principal_kind, org_id from pipelines;
         insert into stage_attempts (org_id, id, stage_id, number, runner_id, status, expires_at, fence_at, finished_at, credential_hash)
         select org_id, gen_random_uuid(), id, 1, org_id, (case when n % 200 = 0 then 'running' else 'succeeded' end)::pipelines.attempt_status,
-            now(), now() + interval '15 s', case when n % 200 <> 0 then now() end, sha256(n::text::bytea)
+            now(), now() + interval '1 hour', case when n % 200 <> 0 then now() end, sha256(n::text::bytea)
         from (select *, row_number() over () as n from pipeline_stages) s;
         analyze",
         org = world.org,
+        stages = r#"[{"name": "plan", "kind": "plan", "needs": []}]"#,
     );
     world.admin.batch_execute(&fill).await.unwrap();
     let app = world.served.database.client(pipelines::SERVICE.slice, Role::App).await;
@@ -150,4 +152,72 @@ async fn what_is_asked_before_the_organization_is_known_runs_on_its_index() {
         let plan = plan(owner, query).await;
         assert!(plan.contains(index), "{query} does not use {index}:\n{plan}");
     }
+}
+
+#[tokio::test]
+async fn what_the_service_asks_runs_on_the_indexes() {
+    let world = World::new().await;
+    crowded(&world).await;
+    let row = format!(
+        "select id::text, pipeline_id::text from pipeline_executions where org_id = '{}' limit 1",
+        world.org
+    );
+    let row = world.admin.query_one(&row, &[]).await.unwrap();
+    let (execution_id, pipeline_id): (String, String) = (row.get(0), row.get(1));
+    world.admin.batch_execute("select pg_stat_reset()").await.unwrap();
+    let mut ada = world.operator();
+    let runner = ada.register("r1").await;
+    let drifted = drifted("00000000-0000-7000-8000-000000000007".parse().unwrap(), 1);
+    let calls = async || {
+        let (mut pipelines, mut runners) = (ada.pipelines.clone(), ada.clone());
+        for status in 0..=7 {
+            let request = ListExecutionsRequest {
+                status,
+                ..Default::default()
+            };
+            pipelines.list_executions(request).await.unwrap();
+        }
+        let request = ListExecutionsRequest {
+            pipeline_id: pipeline_id.clone(),
+            ..Default::default()
+        };
+        pipelines.list_executions(request).await.unwrap();
+        pipelines.list_pipelines(ListPipelinesRequest::default()).await.unwrap();
+        let request = ListPipelinesRequest {
+            design_id: drifted.design_id.clone(),
+            ..Default::default()
+        };
+        pipelines.list_pipelines(request).await.unwrap();
+        let request = GetExecutionRequest {
+            execution_id: execution_id.clone(),
+        };
+        pipelines.get_execution(request).await.unwrap();
+        let request = ListStagesRequest {
+            execution_id: execution_id.clone(),
+            ..Default::default()
+        };
+        pipelines.list_stages(request).await.unwrap();
+        runners.acquire(&runner).await;
+        world.tell_drift(world.org, drifted.clone(), 0);
+    };
+    let unused = "select coalesce(string_agg(name, ', '), '') from unnest(array[
+            'pipelines_name_key', 'pipelines_design_idx', 'pipelines_drift_idx', 'pipeline_executions_created_at_idx',
+            'pipeline_executions_pipeline_idx', 'pipeline_executions_queued_idx', 'pipeline_executions_running_idx',
+            'pipeline_executions_cancelling_idx', 'pipeline_executions_succeeded_idx', 'pipeline_executions_failed_idx',
+            'pipeline_executions_cancelled_idx', 'pipeline_executions_outcome_unknown_idx',
+            'pipeline_stages_position_key', 'pipeline_stages_ready_idx', 'stage_attempts_number_key',
+            'stage_attempts_fence_idx'
+        ]) as wanted (name)
+        where not exists (select from pg_stat_user_indexes where indexrelname = name and idx_scan > 0)";
+    // A connection tells its figures at most once a second.
+    let mut left = String::new();
+    for _ in 0..40 {
+        calls().await;
+        left = world.admin.query_one(unused, &[]).await.unwrap().get(0);
+        if left.is_empty() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("no call scans {left}");
 }
