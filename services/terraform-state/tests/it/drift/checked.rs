@@ -170,8 +170,8 @@ async fn what_is_no_plan_is_refused_and_nothing_of_it_is_kept_or_told() {
     assert_eq!(reason(world.detect(&state, latin).await).1, ["plan_json"]);
     assert_eq!(reason(world.detect("nonsense", REFRESH_ONLY).await).1, ["state_id"]);
     assert_eq!(reason(world.detect("", "").await).1, ["state_id"]);
-    let malformed = world.detect_in(&state, "nonsense", b"hunter2", 7).await;
-    assert_eq!(reason(malformed).1, ["plan_json", "request_id"]);
+    let malformed = world.detect_in("nonsense", "nonsense", b"hunter2", 7).await;
+    assert_eq!(reason(malformed).1, ["state_id", "request_id"]);
     let mut client = DriftServiceClient::new(world.caller.clone());
     let nothing = client
         .detect_drift(tokio_stream::iter(Vec::<DetectDriftRequest>::new()))
