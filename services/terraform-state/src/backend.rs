@@ -101,8 +101,12 @@ pub(crate) async fn take_away(tx: &mut Tx, state: &State, id: Option<&LockId>, r
             store::lock::delete(tx, state.id, &held.id, Some(reason)).await
         }
         Some(_) => Err(mismatch("another lock is held")),
-        // Who names no lock, as Terraform does not, may repeat what was done before.
-        None if id.is_none() && state.released_by_force => Ok(()),
+        // A repeat of what was done before; Terraform names no lock at all.
+        None if state.released_by_force
+            && id.is_none_or(|id| state.released_lock_id.as_deref() == Some(id.as_str())) =>
+        {
+            Ok(())
+        }
         None => Err(mismatch("no lock is held")),
     }
 }
@@ -257,6 +261,7 @@ impl Reading {
 
     /// A chunk once more, for a caller who reads longer than a call lasts: versions never change.
     async fn again(&self, chunk: i32) -> Result<Bytes> {
+        failpoint::hit_in("terraform_state.part", &self.place.state.to_string()).await?;
         let Tenancy { org, principal } = self.tenancy;
         let (backend, place, version) = (&self.backend, self.place, &self.version);
         let read = async |tx: &mut Tx| {

@@ -3,47 +3,41 @@
 //! A GET is answered 404 only to an admitted caller whose organization has no such content: Terraform takes a 404 for
 //! an empty state, and would make everything anew. Terraform shows nothing of an error but its status.
 
-use std::{borrow::Cow, time::Duration};
+mod refusal;
+mod request;
 
 use api::{
     policy::{self, Method},
     terraform_state::v1::{LockStateResponse, UnlockStateResponse, UploadStateResponse},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts};
-use http_body_util::{BodyExt, StreamBody};
+use futures_util::StreamExt;
+use http::{HeaderMap, HeaderValue, Request, Response, header, request::Parts};
+use http_body_util::StreamBody;
 use kit::{
     Error, Reason, Result,
     auth::scope::{Admitted, OrgScope},
     db::Tx,
     rpc::Door,
 };
-use md5::{Digest, Md5};
-use serde_json::json;
 use tonic::{Status, body::Body};
 use uuid::Uuid;
 
-use futures_util::StreamExt;
-
+use self::{
+    refusal::{REQUEST_ID, refusal},
+    request::{Incoming, collected, decoded, parameter, told_md5},
+};
 use crate::{
     backend::{Backend, bound_design, force_missing, may_force, release, take, take_away},
-    content::{Arriving, Place, too_large},
+    content::{Arriving, Place},
     model::{
         StateId,
-        lock::{Lock, LockId, mismatch},
+        lock::{LockId, mismatch},
         state::{State, StateName},
     },
     store,
-    wire::lock::{MOST_INFO_BYTES, lock_info},
+    wire::lock::lock_info,
 };
-
-/// How much of a body that is too large is still read, so that its sender comes to see the answer.
-const DRAINED: u64 = 64 << 20;
-/// For how long.
-const DRAINED_FOR: Duration = Duration::from_secs(5);
-
-/// The key under which an error of ours holds the call's request id, which the response's headers tell anyway.
-const REQUEST_ID: &str = "request_id";
 
 /// Speaks Terraform's `http` backend.
 pub(crate) struct TerraformHttp {
@@ -133,92 +127,7 @@ impl Door for TerraformHttp {
     }
 
     fn refuse(&self, error: &Error) -> Response<Body> {
-        let status = status(error.reason());
-        let mut response = match error.told(Lock::TOLD).filter(|_| status == StatusCode::LOCKED) {
-            // Terraform shows the holder, and stops waiting for it where it cannot read who that is.
-            Some(info) => json_response(info.to_owned()),
-            None => json_response(
-                json!({
-                    "reason": error.reason_name(),
-                    "message": message(error),
-                    "request_id": error.told(REQUEST_ID),
-                })
-                .to_string(),
-            ),
-        };
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        match status {
-            StatusCode::UNAUTHORIZED => {
-                headers.insert(
-                    header::WWW_AUTHENTICATE,
-                    HeaderValue::from_static("Basic realm=\"Board3\""),
-                );
-            }
-            StatusCode::METHOD_NOT_ALLOWED => {
-                headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, PUT, LOCK, UNLOCK"));
-            }
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                let delay = error.retry_delay().unwrap_or(Duration::from_secs(1));
-                let seconds = delay.as_millis().div_ceil(1000).max(1);
-                headers.insert(
-                    header::RETRY_AFTER,
-                    HeaderValue::from(u64::try_from(seconds).unwrap_or(1)),
-                );
-            }
-            _ => {}
-        }
-        response
-    }
-}
-
-/// The status of a failure: what Terraform tries again (429, 500, 503), waits for (423), or gives up at (all else).
-fn status(reason: Reason) -> StatusCode {
-    match reason {
-        Reason::InvalidRequest | Reason::PageTokenInvalid | Reason::RequestIdReused => StatusCode::BAD_REQUEST,
-        Reason::CredentialInvalid | Reason::SessionRevoked => StatusCode::UNAUTHORIZED,
-        Reason::PermissionMissing | Reason::CallerNotAllowed | Reason::OrganizationRequired => StatusCode::FORBIDDEN,
-        Reason::ResourceNotFound => StatusCode::NOT_FOUND,
-        // Not 404: a mistyped address must not look like an empty state.
-        Reason::MethodUnknown => StatusCode::METHOD_NOT_ALLOWED,
-        Reason::StateLocked => StatusCode::LOCKED,
-        Reason::LockMismatch | Reason::SerialConflict => StatusCode::CONFLICT,
-        Reason::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        Reason::KeyMissing
-        | Reason::DependencyUnavailable
-        | Reason::RevocationUnknown
-        | Reason::Overloaded
-        | Reason::DeadlineExceeded
-        | Reason::Conflict => StatusCode::SERVICE_UNAVAILABLE,
-        Reason::ContentCorrupt | Reason::Internal | Reason::Unspecified => StatusCode::INTERNAL_SERVER_ERROR,
-        // None of these is an answer to Terraform.
-        Reason::SecretAlreadyShown
-        | Reason::ResourceExists
-        | Reason::LoginFailed
-        | Reason::RefreshTokenInvalid
-        | Reason::Escalation
-        | Reason::InvitationInvalid
-        | Reason::LastOwner
-        | Reason::EpochChanged
-        | Reason::LeaseLost
-        | Reason::LogSealed
-        | Reason::ExecutionFinished
-        | Reason::DesignNotPublished
-        | Reason::DesignInvalid
-        | Reason::EtagMismatch
-        | Reason::EventsPruned
-        | Reason::LogGap => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-fn message(error: &Error) -> Cow<'_, str> {
-    if error.reason() == Reason::MethodUnknown {
-        return "no such method or address here; states are at /v1/states/{name}".into();
-    }
-    match error.violations().first() {
-        Some(violation) => format!("{}: {} {}", error.message(), violation.field, violation.description).into(),
-        None => error.message().into(),
+        refusal(error)
     }
 }
 
@@ -361,109 +270,6 @@ async fn held(tx: &mut Tx, scope: &OrgScope, id: StateId, name: &StateName) -> R
     Ok(state)
 }
 
-/// A body as it comes in.
-struct Incoming {
-    body: Body,
-    limit: u64,
-    read: u64,
-}
-
-impl Incoming {
-    fn new(body: Body, limit: u64) -> Self {
-        Incoming { body, limit, read: 0 }
-    }
-
-    /// The next part; none at its end.
-    ///
-    /// # Errors
-    /// MESSAGE_TOO_LARGE beyond the limit, after as much of the rest as is worth it.
-    async fn part(&mut self) -> Result<Option<bytes::Bytes>> {
-        let part = self.next().await?;
-        self.read += part.as_ref().map_or(0, |part| part.len() as u64);
-        if self.read <= self.limit {
-            return Ok(part);
-        }
-        let most = self.read + DRAINED;
-        let drain = async {
-            while let Ok(Some(part)) = self.next().await {
-                self.read += part.len() as u64;
-                if self.read > most {
-                    break;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(DRAINED_FOR, drain).await;
-        Err(too_large(self.limit))
-    }
-
-    async fn next(&mut self) -> Result<Option<bytes::Bytes>> {
-        loop {
-            match self.body.frame().await {
-                None => return Ok(None),
-                Some(Ok(frame)) => {
-                    if let Ok(part) = frame.into_data() {
-                        return Ok(Some(part));
-                    }
-                }
-                Some(Err(broken)) => return Err(Error::violation("body", "broke off").with_source(broken)),
-            }
-        }
-    }
-}
-
-/// A short body, whole and as its digest says.
-async fn collected(headers: &HeaderMap, body: Body) -> Result<Vec<u8>> {
-    let told = told_md5(headers)?;
-    let mut body = Incoming::new(body, MOST_INFO_BYTES);
-    let mut whole = Vec::new();
-    while let Some(part) = body.part().await? {
-        whole.extend_from_slice(&part);
-    }
-    if told.is_some_and(|told| Md5::digest(&whole)[..] != told) {
-        return Err(Error::violation("content_md5", "is not the content's"));
-    }
-    Ok(whole)
-}
-
-/// The digest that `Content-MD5` tells (RFC 1864), if there is one.
-fn told_md5(headers: &HeaderMap) -> Result<Option<[u8; 16]>> {
-    let Some(value) = headers.get("content-md5") else {
-        return Ok(None);
-    };
-    let digest = STANDARD
-        .decode(value.as_bytes())
-        .ok()
-        .and_then(|bytes| bytes.try_into().ok());
-    let digest = digest.ok_or_else(|| Error::violation("content_md5", "must be the Base64 of 16 bytes"))?;
-    Ok(Some(digest))
-}
-
-/// The first parameter of this name that is not empty.
-fn parameter(parts: &Parts, name: &str) -> Option<String> {
-    let pairs = parts.uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
-    let mut values = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value);
-    // What cannot be decoded is no lock's id, and must not pass for no id at all.
-    let value = values.find(|value| !value.is_empty())?;
-    Some(decoded(&value.replace('+', " ")).unwrap_or_else(|| "\0".to_owned()))
-}
-
-/// A text without its percent-encoding; none where that is malformed.
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digits = [rest.next()?, rest.next()?];
-            let mut decoded = [0];
-            hex::decode_to_slice(digits, &mut decoded).ok()?;
-            bytes.push(decoded[0]);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
-}
-
 fn json_response(body: String) -> Response<Body> {
     let mut response = Response::new(Body::new(http_body_util::Full::from(body)));
     let headers = response.headers_mut();
@@ -474,27 +280,4 @@ fn json_response(body: String) -> Response<Body> {
 
 fn empty() -> Response<Body> {
     Response::new(Body::empty())
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn names_and_lock_ids_are_read_as_they_were_meant() {
-        assert_eq!(decoded("a%2Fb/c").as_deref(), Some("a/b/c"));
-        assert_eq!(decoded("%"), None);
-        assert_eq!(decoded("%zz"), None);
-        assert_eq!(decoded("%ff"), None);
-        let parts = |query: &str| {
-            let request = Request::get(format!("/v1/states/a?{query}")).body(()).unwrap();
-            request.into_parts().0
-        };
-        assert_eq!(parameter(&parts("ID=1&env=dev"), "ID").as_deref(), Some("1"));
-        assert_eq!(parameter(&parts("env=dev&ID=a%20b"), "ID").as_deref(), Some("a b"));
-        assert_eq!(parameter(&parts("ID=&x"), "ID"), None);
-        assert_eq!(parameter(&parts("id=1"), "ID"), None);
-        assert!(LockId::parse(&parameter(&parts("ID=%zz"), "ID").unwrap()).is_none());
-    }
 }

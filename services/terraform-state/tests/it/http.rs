@@ -248,6 +248,50 @@ async fn a_large_state_is_streamed_whole() {
 }
 
 #[tokio::test]
+async fn an_answer_that_cannot_be_finished_breaks_off_and_does_not_look_whole() {
+    use kit::failpoint::{Action, arm};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let world = World::new().await;
+    let (mut grpc, http) = world.both(&WORK);
+    let sent = state(1, "l", &"0123456789".repeat(1_200_000));
+    assert_eq!(http.post("large", "", &sent).await.status, 200);
+    let state_id = grpc.named("large").await.id;
+    let broken = arm(format!("terraform_state.part/{state_id}"), Action::Error);
+    let mut stream = tokio::net::TcpStream::connect(http.door).await.unwrap();
+    let head = format!(
+        "GET /v1/states/large HTTP/1.1\r\nhost: board3\r\nauthorization: {}\r\n\r\n",
+        http.authorization
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let told = format!("content-length: {}\r\n", sent.len());
+    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+    assert!(answer.windows(told.len()).any(|window| window == told.as_bytes()));
+    assert!(answer.len() < sent.len());
+    drop(broken);
+    assert!(http.get("large").await.body == sent.as_bytes());
+}
+
+#[tokio::test]
+async fn who_asks_too_often_is_told_when_to_come_back() {
+    let world = World::with(&[("BOARD3_RATE_SCALE", "1")]).await;
+    let mut refused = None;
+    for attempt in 0..200 {
+        // Each must be asked about.
+        let credential = format!("b3j_{attempt:043}");
+        let answer = world.http_as(&credential).get("prod").await;
+        if answer.status != 401 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("nobody may guess for ever");
+    assert_eq!((refused.status, refused.reason().as_str()), (429, "RATE_LIMITED"));
+    assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
+}
+
+#[tokio::test]
 async fn locks_have_verbs_of_their_own_for_proxies_that_drop_others() {
     let world = World::new().await;
     let http = world.http(&WORK);

@@ -141,3 +141,24 @@ async fn a_job_touches_no_other_state_whether_it_is_there_or_not() {
         .states;
     assert_eq!(listed.len(), 1);
 }
+
+#[tokio::test]
+async fn a_job_that_nobody_can_vouch_for_is_503_and_one_that_has_ended_401() {
+    let world = World::new().await;
+    let credential = || {
+        world
+            .served
+            .office
+            .job(world.org, &WORK, &Uuid::now_v7().to_string(), "prod")
+    };
+    let ended = credential();
+    world.served.office.end_job(&ended);
+    assert_eq!(world.http_as(&ended).get("prod").await.status, 401);
+    world.served.office.jobs_away(true);
+    let answer = world.http_as(&credential()).get("prod").await;
+    assert_eq!(
+        (answer.status, answer.reason().as_str()),
+        (503, "DEPENDENCY_UNAVAILABLE")
+    );
+    assert!(answer.header("retry-after").is_some());
+}

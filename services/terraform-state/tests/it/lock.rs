@@ -138,6 +138,10 @@ async fn force_unlock_needs_its_permission_and_ends_the_holders_writes() {
         force.ask("UNLOCK", "/v1/states/prod", bare.as_bytes()).await.status,
         200
     );
+    assert_eq!(
+        force.ask("UNLOCK", "/v1/states/prod", bare.as_bytes()).await.status,
+        200
+    );
     let row = "select released_reason, released_by_force from states";
     let row = world.admin.query_one(row, &[]).await.unwrap();
     assert_eq!((row.get(0), row.get(1)), ("force-unlock by Terraform", true));

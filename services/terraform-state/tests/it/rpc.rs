@@ -385,7 +385,7 @@ async fn everything_wrong_is_told_at_once() {
         .states
         .upload_state(tokio_stream::iter(Vec::<UploadStateRequest>::new()))
         .await;
-    assert_eq!(reason(empty).1, ["state_id"]);
+    assert_eq!(reason(empty).1, ["message"]);
     let long = LockStateRequest {
         state_id: String::new(),
         lock: Some(Lock {
