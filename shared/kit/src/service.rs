@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
 use tonic::{
     body::Body,
     server::NamedService,
@@ -55,6 +56,8 @@ pub struct Kit {
     pub metrics: Arc<Metrics>,
     /// The common configuration.
     pub config: Arc<Config>,
+    /// Cancelled when the service begins to stop: whoever waits for something on a caller's behalf answers then.
+    pub stopping: CancellationToken,
     /// Who applies whose events here: consumers and sources, once they run.
     pub(crate) consumed: Arc<OnceLock<Vec<(&'static str, &'static str)>>>,
 }

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 
 use crate::error::{Error, Reason};
 
@@ -31,6 +31,7 @@ struct Aged {
     ending: Ending,
     end: Pin<Box<tokio::time::Sleep>>,
     over: bool,
+    span: tracing::Span,
 }
 
 /// Bounds a streamed response.
@@ -45,8 +46,18 @@ impl Aged {
             ending,
             end: Box::pin(tokio::time::sleep(oldest)),
             over: false,
+            span: tracing::Span::current(),
         }
     }
+}
+
+/// How a stream failed, if this is its failing frame.
+fn failure(frame: &Result<Frame<Bytes>, Status>) -> Option<Status> {
+    let status = match frame {
+        Err(status) => Some(status.clone()),
+        Ok(frame) => frame.trailers_ref().and_then(Status::from_header_map),
+    };
+    status.filter(|status| status.code() != Code::Ok)
 }
 
 impl HttpBody for Aged {
@@ -70,7 +81,15 @@ impl HttpBody for Aged {
                 Ending::Broken => Err(status),
             }));
         }
-        Pin::new(&mut self.inner).poll_frame(context)
+        let frame = Pin::new(&mut self.inner).poll_frame(context);
+        if let Poll::Ready(Some(frame)) = &frame
+            && let Some(status) = failure(frame)
+        {
+            // The call was logged when it was answered; what goes wrong afterwards is found under its span.
+            self.span
+                .in_scope(|| tracing::warn!(code = ?status.code(), message = status.message(), "stream failed"));
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -85,10 +104,8 @@ impl HttpBody for Aged {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use http_body_util::{BodyExt, StreamBody};
-    use tonic::Code;
-
     use super::*;
+    use http_body_util::{BodyExt, StreamBody};
 
     #[tokio::test]
     async fn an_old_stream_is_cut_and_its_caller_sees_that_it_was() {

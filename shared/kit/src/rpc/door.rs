@@ -149,6 +149,12 @@ pub(super) async fn serve(listener: Listener, door: Arc<dyn Door>, stack: Arc<St
 
 async fn connected(stream: TcpStream, behind: Behind, stack: Arc<Stack>, shutdown: CancellationToken) {
     let _ = stream.set_nodelay(true);
+    // The server's own timer begins with a request's first byte.
+    let speaks = tokio::time::timeout(HEAD, stream.readable());
+    tokio::select! {
+        spoken = speaks => if !matches!(spoken, Ok(Ok(()))) { return },
+        () = shutdown.cancelled() => return,
+    }
     let caller = stream.connect_info();
     let service = service_fn(move |request: Request<Incoming>| {
         let lingers = request.version() < Version::HTTP_2;

@@ -188,7 +188,9 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
         config.log_sql,
     )
     .with_signal_of(&db);
+    let shutdown = CancellationToken::new();
     let kit = Kit {
+        stopping: shutdown.clone(),
         db: db.clone(),
         worker: worker.clone(),
         redis: redis.clone(),
@@ -226,7 +228,6 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
     });
     expose(&metrics, &kit, &revocations);
 
-    let shutdown = CancellationToken::new();
     let readiness = health::Readiness::default();
     let (reporter, health_server) = tonic_health::server::health_reporter();
     for name in &parts.names {
