@@ -12,7 +12,8 @@ use crate::world::{World, new, reason};
 async fn another_organization_finds_none_of_it_and_changes_none_of_it() {
     let world = World::new().await;
     let (mut ada, design) = (world.operator(), world.published());
-    let mut eve = world.operator_of(OrgId::new());
+    let theirs = OrgId::new();
+    let mut eve = world.operator_of(theirs);
     let pipeline = ada.make(new("network", design)).await.unwrap();
     let execution = ada.run(&pipeline, 0).await.unwrap();
     let before = world.rows().await;
@@ -58,8 +59,10 @@ async fn another_organization_finds_none_of_it_and_changes_none_of_it() {
     ada.pipelines.get_pipeline(get).await.unwrap();
     ada.pipelines.list_stages(stages).await.unwrap();
     ada.pipelines.read_stage_logs(logs).await.unwrap();
-    // The same name is free elsewhere.
-    world.tell_design(world.org, design, 1, 3);
+    // The same name is free elsewhere, and so is a design's id.
+    world.tell_design(theirs, design, 1, 3);
+    let same = eve.make(new("network", design)).await.unwrap();
+    assert_ne!(same.id, pipeline.id);
 }
 
 #[tokio::test]
