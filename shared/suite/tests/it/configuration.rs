@@ -66,7 +66,7 @@ fn wrong(slice: &str, port: u16) -> Wrong {
             .push(("BOARD3_TERRAFORM_LISTEN", format!("127.0.0.1:{port}")));
         wrong.environment.push(("BOARD3_STATE_LIMIT_BYTES", "0".to_owned()));
         wrong.told.extend([
-            "TERRAFORM_STATE_ENCRYPTION_KEY must be 64 hex digits (32 bytes), has 40 characters",
+            "TERRAFORM_STATE_ENCRYPTION_KEY must be 64 hex digits (32 bytes), has 40",
             "BOARD3_TERRAFORM_LISTEN: 127.0.0.1:",
             "BOARD3_STATE_LIMIT_BYTES must be a whole number",
         ]);

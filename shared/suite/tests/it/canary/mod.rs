@@ -3,6 +3,7 @@
 //! The same search finds what is planted, so that finding nothing means something.
 
 mod search;
+mod works;
 
 use std::{collections::BTreeSet, io::Write as _, time::Duration};
 

@@ -89,7 +89,8 @@ fn every_id_of_a_request_is_swept_with_another_organizations() {
         let (input, _) = wire::types(method);
         for field in input
             .fields()
-            .filter(|field| field.kind() == Kind::String && field.name().ends_with("_id"))
+            .filter(|field| field.kind() == Kind::String)
+            .filter(|field| field.name().ends_with("_id") || field.name().ends_with("_ids"))
         {
             let repeats = field.name() == "request_id" && method.takes_request_id;
             let swept = row.foreign.iter().any(|(name, ..)| *name == field.name());

@@ -1,13 +1,15 @@
 //! Request ids: one effect and one answer, however often and at whatever moment a call is made.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use api::policy::METHODS;
+use api::policy::{METHODS, Method};
 use kit::Reason;
 use prost::Message;
+use prost_reflect::DynamicMessage;
 use tonic_types::StatusExt;
 
 use super::{
+    row::Row,
     rows,
     wire::{Answer, reply, request, set, text},
     world::World,
@@ -48,7 +50,15 @@ async fn a_repeated_request_id_has_one_effect_and_one_answer() {
         // Again: the same answer, or what was made, and not a row anywhere.
         for _ in 0..2 {
             let again = world.call(method, &caller(&once), &once.message).await;
-            answers_alike(method, &first, &again);
+            answers_alike(method, row, &first, &again);
+            if !row.left.is_empty() {
+                let [was, is] = [&first, &again].map(|answer| but_for(method, row, answer).1);
+                assert!(
+                    was.iter().zip(&is).all(|(was, is)| is <= was),
+                    "{}: {was:?}, {is:?}",
+                    method.action
+                );
+            }
         }
         // With other arguments: refused.
         let id = text(&request(method, &once.message), "request_id");
@@ -80,7 +90,7 @@ async fn a_repeated_request_id_has_one_effect_and_one_answer() {
             done.len()
         );
         for answer in done.iter().skip(1).chain(&shown) {
-            answers_alike(method, done[0], answer);
+            answers_alike(method, row, done[0], answer);
         }
         swept += 1;
     }
@@ -127,10 +137,35 @@ fn grown(before: &Tables, after: &Tables) -> BTreeMap<String, i64> {
     grown.filter(|(_, rows)| *rows != 0).collect()
 }
 
+/// An answer without what is left of something, and how much that is.
+fn but_for(method: &'static Method, row: &Row, answer: &Answer) -> (DynamicMessage, Vec<Duration>) {
+    let mut message = reply(method, answer.ok());
+    let mut left = Vec::new();
+    for name in row.left {
+        let value = message
+            .get_field_by_name(name)
+            .expect("the answer has the field")
+            .into_owned();
+        let value = value
+            .as_message()
+            .expect("it is a Duration")
+            .transcode_to::<prost_types::Duration>();
+        let value = value.ok().and_then(|value| Duration::try_from(value).ok());
+        left.push(value.expect("nothing negative is left"));
+        message.clear_field_by_name(name);
+    }
+    (message, left)
+}
+
 /// The repeat's answer is the first one's, or names what that one made.
-fn answers_alike(method: &'static api::policy::Method, first: &Answer, again: &Answer) {
+fn answers_alike(method: &'static Method, row: &Row, first: &Answer, again: &Answer) {
     if !method.answers_secret {
-        assert_eq!(first.ok(), again.ok(), "{}", method.action);
+        assert_eq!(
+            but_for(method, row, first).0,
+            but_for(method, row, again).0,
+            "{}",
+            method.action
+        );
         return;
     }
     let made = reply(method, first.ok());

@@ -18,6 +18,8 @@ pub(crate) struct Row {
     pub(crate) free: &'static [&'static str],
     /// Fields that look like ids and are any text.
     pub(crate) texts: &'static [&'static str],
+    /// Durations of the answer that tell what is left of something: a repeat hears what is left by then.
+    pub(crate) left: &'static [&'static str],
 }
 
 /// The id of something that a tenant has.

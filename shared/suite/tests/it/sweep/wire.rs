@@ -5,7 +5,7 @@ use std::time::Duration;
 use api::policy::Method;
 use bytes::{Buf, BufMut};
 use kit::{Error, Reason};
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, Value};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage, Value};
 use tonic::{
     Request, Status,
     client::Grpc,
@@ -265,15 +265,20 @@ pub(crate) fn reply(method: &Method, message: &[u8]) -> DynamicMessage {
     DynamicMessage::decode(types(method).1, message).expect("an answer is a message of its RPC")
 }
 
-/// Sets a text.
+/// Sets a text, or a list to this text alone.
 pub(crate) fn set(message: &mut DynamicMessage, field: &str, text: &str) {
-    message.set_field_by_name(field, Value::String(text.to_owned()));
+    let text = Value::String(text.to_owned());
+    let found = message.descriptor().get_field_by_name(field);
+    let list = found.is_some_and(|field| field.is_list());
+    message.set_field_by_name(field, if list { Value::List(vec![text]) } else { text });
 }
 
-/// Reads a text; empty where there is none.
+/// Reads a text, or the first of a list; empty where there is none.
 pub(crate) fn text(message: &DynamicMessage, field: &str) -> String {
-    message
-        .get_field_by_name(field)
-        .and_then(|value| value.as_str().map(str::to_owned))
-        .unwrap_or_default()
+    let value = message.get_field_by_name(field);
+    let first = value.as_deref().and_then(|value| match value {
+        Value::List(items) => items.first().and_then(Value::as_str),
+        other => other.as_str(),
+    });
+    first.unwrap_or_default().to_owned()
 }

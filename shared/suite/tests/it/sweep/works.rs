@@ -1,6 +1,6 @@
 //! What a tenant of the sweep has beyond designs: a state, a pipeline that ran, a runner, a lease, a notification.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::{
     pipelines::v1::{
@@ -60,7 +60,7 @@ impl Works {
     pub(super) async fn new(house: &House, admin: &Client, owner: &Person, design: &str) -> Works {
         let desk = Desk { house, owner };
         let state = desk.create_state("written", design).await;
-        let lock_id = desk.lock(&state.id).await;
+        let lock_id = lock(house, &owner.access, &state.id).await;
         desk.upload(&state.id, &lock_id, 1).await;
         let check_id = desk.detect(&state.id).await;
 
@@ -109,22 +109,6 @@ impl Desk<'_> {
         };
         let made = self.states().create_state(request).await.expect("CreateState");
         made.into_inner().state.expect("CreateState answers the state")
-    }
-
-    async fn lock(&self, state: &str) -> String {
-        let id = Uuid::new_v4().to_string();
-        let request = LockStateRequest {
-            state_id: state.to_owned(),
-            lock: Some(Lock {
-                id: id.clone(),
-                operation: "sweep".to_owned(),
-                ..Lock::default()
-            }),
-            request_id: request_id(),
-        };
-        let client = LockServiceClient::new(self.house.terraform_state().with(&self.owner.access));
-        { client }.lock_state(request).await.expect("LockState");
-        id
     }
 
     async fn upload(&self, state: &str, lock_id: &str, serial: u64) {
@@ -198,10 +182,11 @@ impl World {
         self.desk(tenant).create_state(what, &tenant.design.id).await
     }
 
-    /// A new state and the id of its lock.
+    /// A new state and the id of its lock, which the key that has just the right to lock holds.
     pub(crate) async fn add_locked_state(&self, tenant: &Tenant) -> (State, String) {
         let state = self.add_state(tenant, "locked").await;
-        let lock = self.desk(tenant).lock(&state.id).await;
+        let key = self.key(tenant, &["terraform_state.lock.write"]).await;
+        let lock = lock(&self.house, &key, &state.id).await;
         (state, lock)
     }
 
@@ -214,6 +199,22 @@ impl World {
     /// Another check of the tenant's state that finds something.
     pub(crate) async fn add_drift(&self, tenant: &Tenant) -> String {
         self.desk(tenant).detect(&tenant.works.state.id).await
+    }
+
+    /// A notification of its own.
+    pub(crate) async fn add_notification(&self, tenant: &Tenant) -> String {
+        let state = self.add_state(tenant, "drifting").await;
+        self.desk(tenant).detect(&state.id).await;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let sql = "select id::text from audit.notifications where org_id = $1::text::uuid and resource_id = $2";
+        loop {
+            let row = self.admin.query_opt(sql, &[&tenant.owner.org, &state.id]).await;
+            if let Some(row) = row.expect("an administrator sees everything") {
+                return row.get(0);
+            }
+            assert!(Instant::now() < deadline, "nobody is notified of drift");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// A new pipeline of one stage.
@@ -252,6 +253,22 @@ impl World {
     pub(crate) async fn add_runner(&self, tenant: &Tenant) -> String {
         register(&self.house, &tenant.works.key).await
     }
+}
+
+async fn lock(house: &House, credential: &str, state: &str) -> String {
+    let id = Uuid::new_v4().to_string();
+    let request = LockStateRequest {
+        state_id: state.to_owned(),
+        lock: Some(Lock {
+            id: id.clone(),
+            operation: "sweep".to_owned(),
+            ..Lock::default()
+        }),
+        request_id: request_id(),
+    };
+    let mut client = LockServiceClient::new(house.terraform_state().with(credential));
+    client.lock_state(request).await.expect("LockState");
+    id
 }
 
 fn runners(house: &House, key: &str) -> RunnerServiceClient<Caller> {
