@@ -5,7 +5,10 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process::Stdio,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -311,48 +314,61 @@ async fn a_wrong_key_is_no_empty_state() {
     );
 }
 
-/// In front of a server: the answers to the first `count` LOCK requests are lost on the way.
-async fn losing(server: SocketAddr, count: usize) -> SocketAddr {
+/// In front of a server: the answer to the first request of this method is lost on the way, once the server has done it.
+async fn losing(server: SocketAddr, method: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let lost = Arc::new(AtomicBool::new(false));
     tokio::spawn(async move {
-        let lost = std::sync::Arc::new(AtomicUsize::new(0));
-        while let Ok((mut client, _)) = listener.accept().await {
+        while let Ok((client, _)) = listener.accept().await {
             let lost = lost.clone();
-            tokio::spawn(async move {
-                let mut upstream = TcpStream::connect(server).await?;
-                let mut head = vec![0; 64 << 10];
-                let read = client.read(&mut head).await?;
-                upstream.write_all(&head[..read]).await?;
-                if head.starts_with(b"LOCK ") && lost.fetch_add(1, Ordering::SeqCst) < count {
-                    // The server has done it once it answers.
-                    let _ = upstream.read(&mut head).await?;
-                    return Ok(());
-                }
-                tokio::io::copy_bidirectional(&mut client, &mut upstream)
-                    .await
-                    .map(drop)
-            });
+            tokio::spawn(async move { between(client, server, method, &lost).await });
         }
     });
     address
 }
 
+/// Terraform waits for each answer, so a request begins where a read does.
+async fn between(mut client: TcpStream, server: SocketAddr, method: &str, lost: &AtomicBool) -> std::io::Result<()> {
+    let mut upstream = TcpStream::connect(server).await?;
+    let (mut asked, mut answered) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let mut losing = false;
+    loop {
+        tokio::select! {
+            read = client.read(&mut asked) => {
+                let read = read?;
+                if read == 0 {
+                    return Ok(());
+                }
+                if asked.starts_with(method.as_bytes()) && !lost.swap(true, Ordering::SeqCst) {
+                    losing = true;
+                }
+                upstream.write_all(&asked[..read]).await?;
+            }
+            read = upstream.read(&mut answered) => {
+                let read = read?;
+                if read == 0 || losing {
+                    return Ok(());
+                }
+                client.write_all(&answered[..read]).await?;
+            }
+        }
+    }
+}
+
 #[tokio::test]
-async fn an_answer_to_lock_that_is_lost_does_no_harm() {
+async fn an_answer_that_is_lost_does_no_harm() {
     let Some(program) = terraform() else { return };
     let world = World::new().await;
     let token = world.token(world.org, &WORK);
-    let proxy = losing(world.door(), 1).await;
-    let checkout = Checkout::new(program, proxy, "lossy", &token).await;
-    checkout.apply().await.well();
-    assert_eq!(
-        (
-            world.versions("lossy").await,
-            world.number("select count(*) from state_locks").await
-        ),
-        (1, 0)
-    );
+    for method in ["LOCK ", "POST ", "UNLOCK ", "GET "] {
+        let name = format!("lossy-{}", method.trim());
+        let proxy = losing(world.door(), method).await;
+        let checkout = Checkout::new(program.clone(), proxy, &name, &token).await;
+        checkout.apply().await.well();
+        let locks = world.number("select count(*) from state_locks").await;
+        assert_eq!((world.versions(&name).await, locks), (1, 0), "{method}");
+    }
 }
 
 #[tokio::test]
@@ -361,22 +377,12 @@ async fn without_the_repeat_it_leaves_terraform_locked_out_by_itself() {
     let world = World::new().await;
     let _off = failpoint::switch_off("terraform_state.lock_repeat/lossy-and-strict");
     let token = world.token(world.org, &WORK);
-    let proxy = losing(world.door(), 1).await;
+    let proxy = losing(world.door(), "LOCK ").await;
     let checkout = Checkout::new(program, proxy, "lossy-and-strict", &token).await;
-    assert!(
-        checkout
-            .apply()
-            .await
-            .badly()
-            .contains("Error acquiring the state lock")
-    );
+    let told = checkout.apply().await.badly();
+    assert!(told.contains("Error acquiring the state lock"), "{told}");
     assert_eq!(world.number("select count(*) from state_locks").await, 1);
-    assert_eq!(
-        world
-            .http(&WORK)
-            .post("lossy-and-strict", "", &state(1, "l", "x"))
-            .await
-            .status,
-        409
-    );
+    let other = world.http(&WORK);
+    let answer = other.post("lossy-and-strict", "", &state(1, "l", "x")).await;
+    assert_eq!(answer.status, 409);
 }
