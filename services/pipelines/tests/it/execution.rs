@@ -269,8 +269,8 @@ async fn runners_and_cancellations_at_once_leave_no_execution_between_two_stools
             }
         });
     }
-    for id in ids.iter().step_by(3).cloned() {
-        let mut canceller = ada.clone();
+    for id in ids.iter().step_by(3) {
+        let (mut canceller, id) = (ada.clone(), id.clone());
         tasks.spawn(async move {
             for _ in 0..2 {
                 if let Err(refused) = canceller.cancel(&id).await {
