@@ -247,10 +247,10 @@ impl Job<'_> {
         self.logged(self.log.settle());
         self.directory.remove_output();
         let told = self.log.diagnosis();
-        let killed = matches!(end, End::Signalled(_));
         match (end, stopped) {
             (End::Exited(0), _) => Ok(()),
             (End::Missing(why), _) => Err(Outcome::Failed("TOOL_MISSING", why)),
+            (End::Broken(why), _) => Err(Outcome::Failed("RUNNER_FAILED", why)),
             (End::Unknown, _) if self.applies(&command) => {
                 Err(Outcome::Unknown("terraform ended and nobody saw how".to_owned()))
             }
@@ -259,7 +259,7 @@ impl Job<'_> {
                 "terraform ended and nobody saw how".to_owned(),
             )),
             // Killed before it could say what it had changed.
-            (_, Some(stop @ (Stop::Fenced | Stop::Leaving))) if killed && self.applies(&command) => {
+            (End::Signalled(_), Some(stop)) if self.applies(&command) => {
                 Err(Outcome::Unknown(format!("{}, and terraform was killed", stop.told())))
             }
             (_, Some(stop)) => Err(stop.outcome()),
@@ -308,7 +308,14 @@ impl Job<'_> {
             }
         };
         if end == End::Unknown {
-            terraform.end_alone().await;
+            self.say("[board3-runner: nobody stands by terraform any more]");
+            let lease_ends = || match self.keeper.standing() {
+                standing if standing.lost => Instant::now(),
+                standing => standing.until(),
+            };
+            terraform
+                .end_alone(stopped.map_or(GRACE, Stop::grace), lease_ends)
+                .await;
         }
         (end, stopped)
     }

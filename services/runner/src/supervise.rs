@@ -45,8 +45,12 @@ pub(crate) enum Report {
     Exited(i32),
     /// It was ended by this signal.
     Signalled(i32),
-    /// It could not be started.
+    /// It is interrupted, and killed after this time.
+    Interrupted(Duration),
+    /// There is nothing that could be started.
     Missing(String),
+    /// It could not be started though it is there.
+    Broken(String),
 }
 
 impl Order {
@@ -74,7 +78,9 @@ impl Report {
             Report::Started(group) => format!("started {group}\n"),
             Report::Exited(status) => format!("exited {status}\n"),
             Report::Signalled(signal) => format!("signalled {signal}\n"),
-            Report::Missing(why) => format!("missing {why}\n"),
+            Report::Interrupted(grace) => format!("interrupted {}\n", grace.as_millis()),
+            Report::Missing(why) => format!("missing {}\n", why.replace('\n', " ")),
+            Report::Broken(why) => format!("broken {}\n", why.replace('\n', " ")),
         }
     }
 
@@ -84,7 +90,9 @@ impl Report {
             "started" => Some(Report::Started(what.parse().ok()?)),
             "exited" => Some(Report::Exited(what.parse().ok()?)),
             "signalled" => Some(Report::Signalled(what.parse().ok()?)),
+            "interrupted" => Some(Report::Interrupted(Duration::from_millis(what.parse().ok()?))),
             "missing" => Some(Report::Missing(what.to_owned())),
+            "broken" => Some(Report::Broken(what.to_owned())),
             _ => None,
         }
     }
@@ -93,6 +101,14 @@ impl Report {
         match (status.code(), status.signal()) {
             (Some(code), _) => Report::Exited(code),
             (None, signal) => Report::Signalled(signal.unwrap_or_default()),
+        }
+    }
+
+    /// Why nothing was started.
+    fn unstarted(error: &io::Error) -> Report {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Report::Missing(error.to_string()),
+            _ => Report::Broken(error.to_string()),
         }
     }
 
@@ -113,33 +129,44 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).process_group(0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let supervised = runtime.and_then(|runtime| runtime.block_on(supervise(command, Duration::from_millis(time))));
+    let supervised = match runtime {
+        Ok(runtime) => runtime.block_on(supervise(command, Duration::from_millis(time))),
+        Err(error) => Err(Report::Broken(error.to_string())),
+    };
     match supervised {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            Report::Missing(error.to_string().replace('\n', " ")).tell();
+        Err(report) => {
+            report.tell();
             ExitCode::FAILURE
         }
     }
 }
 
-async fn supervise(mut command: Command, time: Duration) -> io::Result<()> {
+/// Stands by to the end; `Err` is why nothing was started.
+async fn supervise(mut command: Command, time: Duration) -> Result<(), Report> {
     // Before Terraform starts: what is handled here is not ignored there, as it else would be under some shells.
     let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
     let [Ok(interrupt), Ok(terminate), Ok(hangup)] = &mut signals else {
-        return Err(io::Error::other("signals cannot be handled"));
+        return Err(Report::Broken("signals cannot be handled".to_owned()));
     };
-    let orders = pipe::Receiver::from_owned_fd(io::stdin().as_fd().try_clone_to_owned()?)?;
+    let broken = |error: io::Error| Report::Broken(error.to_string());
+    let orders = io::stdin().as_fd().try_clone_to_owned().map_err(broken)?;
+    let orders = pipe::Receiver::from_owned_fd(orders).map_err(broken)?;
     let mut orders = BufReader::new(orders).lines();
-    let output = || io::stderr().as_fd().try_clone_to_owned();
-    let mut child = command.stdout(output()?).stderr(output()?).spawn()?;
+    let output = || io::stderr().as_fd().try_clone_to_owned().map_err(broken);
+    let command = command.stdout(output()?).stderr(output()?);
+    let mut child = command.spawn().map_err(|error| Report::unstarted(&error))?;
     let mut stop = Stop::new(&child, Instant::now() + time);
     Report::Started(stop.group.map_or(0, |group| group.as_raw_nonzero().get())).tell();
     let mut listening = true;
     let status = loop {
         tokio::select! {
             biased;
-            status = child.wait() => break status?,
+            status = child.wait() => match status {
+                Ok(status) => break status,
+                // Nobody can say how it ended, and the runner hears nothing.
+                Err(_) => return Ok(()),
+            },
             () = sleep_until(stop.next()) => stop.passed(Instant::now()),
             line = orders.next_line(), if listening => match line {
                 Ok(Some(line)) => match Order::parse(&line) {
@@ -166,7 +193,8 @@ async fn supervise(mut command: Command, time: Duration) -> io::Result<()> {
 /// When Terraform is stopped, and how.
 struct Stop {
     group: Option<Pid>,
-    lease_ends: Instant,
+    /// None once it ran out: what is told later changes nothing.
+    lease_ends: Option<Instant>,
     interrupted: bool,
     kill_at: Instant,
 }
@@ -175,39 +203,43 @@ impl Stop {
     fn new(child: &Child, lease_ends: Instant) -> Self {
         Stop {
             group: child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)),
-            lease_ends,
+            lease_ends: Some(lease_ends),
             interrupted: false,
             kill_at: Instant::now() + FAR,
         }
     }
 
     fn next(&self) -> Instant {
-        if self.interrupted {
-            self.kill_at
-        } else {
-            self.lease_ends
-        }
+        self.lease_ends.map_or(self.kill_at, |end| end.min(self.kill_at))
     }
 
     /// A lease that ran out before the order was read stays run out.
     fn keep(&mut self, now: Instant, time: Duration) {
         self.passed(now);
-        self.lease_ends = now + time;
+        self.lease_ends = self.lease_ends.map(|_| now + time);
     }
 
     fn passed(&mut self, now: Instant) {
+        if let Some(end) = self.lease_ends.take_if(|end| now >= *end) {
+            // Whatever else it was given: after the lease there is no more than this.
+            self.interrupt_until(end + FENCED);
+        }
         if now >= self.kill_at {
             self.signal(Signal::KILL);
             self.kill_at = now + FAR;
-        } else if !self.interrupted && now >= self.lease_ends {
-            self.interrupt(FENCED);
         }
     }
 
     fn interrupt(&mut self, grace: Duration) {
-        self.kill_at = self.kill_at.min(Instant::now() + grace);
+        self.interrupt_until(Instant::now() + grace);
+    }
+
+    fn interrupt_until(&mut self, kill_at: Instant) {
+        self.kill_at = self.kill_at.min(kill_at);
         if !self.interrupted {
             self.interrupted = true;
+            // Before the signal: the runner must not send a second one should this process end now.
+            Report::Interrupted(self.kill_at.saturating_duration_since(Instant::now())).tell();
             self.signal(Signal::INT);
         }
     }
@@ -235,10 +267,43 @@ mod tests {
             Report::Started(7),
             Report::Exited(1),
             Report::Signalled(9),
+            Report::Interrupted(Duration::from_millis(1500)),
             Report::Missing("no such file".to_owned()),
+            Report::Broken("too many open files".to_owned()),
         ] {
             assert_eq!(Report::parse(report.line().trim_end()), Some(report));
         }
+    }
+
+    #[test]
+    fn only_a_program_that_is_not_there_is_missing() {
+        let report = |kind: io::ErrorKind| Report::unstarted(&kind.into());
+        for kind in [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied] {
+            assert!(matches!(report(kind), Report::Missing(_)));
+        }
+        assert!(matches!(report(io::ErrorKind::OutOfMemory), Report::Broken(_)));
+    }
+
+    #[test]
+    fn a_lease_that_ends_shortens_the_grace_that_was_given_before() {
+        let now = Instant::now();
+        let mut stop = Stop {
+            group: None,
+            lease_ends: Some(now + Duration::from_secs(10)),
+            interrupted: false,
+            kill_at: now + FAR,
+        };
+        stop.interrupt(Duration::from_secs(60));
+        assert_eq!(stop.next(), now + Duration::from_secs(10));
+        stop.keep(now, Duration::from_secs(30));
+        let end = now + Duration::from_secs(30);
+        assert_eq!(stop.next(), end);
+        stop.passed(end);
+        assert_eq!(stop.next(), end + FENCED);
+        stop.keep(end, Duration::from_secs(30));
+        assert_eq!(stop.next(), end + FENCED);
+        stop.passed(end + FENCED);
+        assert!(stop.next() > end + Duration::from_secs(3600));
     }
 
     #[test]
@@ -246,7 +311,7 @@ mod tests {
         let now = Instant::now();
         let mut stop = Stop {
             group: None,
-            lease_ends: now,
+            lease_ends: Some(now),
             interrupted: false,
             kill_at: now + FAR,
         };

@@ -79,6 +79,8 @@ pub(crate) struct Terraform {
     orders: ChildStdin,
     reports: Lines<BufReader<ChildStdout>>,
     group: Option<Pid>,
+    /// Known where it was interrupted.
+    kill_at: Option<Instant>,
 }
 
 /// How Terraform ended.
@@ -88,8 +90,10 @@ pub(crate) enum End {
     Exited(i32),
     /// By this signal.
     Signalled(i32),
-    /// It did not start.
+    /// There was nothing to start.
     Missing(String),
+    /// It did not start though it is there.
+    Broken(String),
     /// Its supervisor was gone before it.
     Unknown,
 }
@@ -129,6 +133,7 @@ impl Terraform {
             orders,
             reports: BufReader::new(reports).lines(),
             group: None,
+            kill_at: None,
         })
     }
 
@@ -140,6 +145,9 @@ impl Terraform {
     /// Interrupts it, if that was not done before, and kills it after `grace`.
     pub(crate) async fn interrupt(&mut self, grace: Duration) {
         self.order(Order::Interrupt(grace)).await;
+        // Where the supervisor has not heard it, it is done in its stead.
+        let kill_at = Instant::now() + grace;
+        self.kill_at = self.kill_at.map(|before| before.min(kill_at));
     }
 
     /// Completes when it has ended, or nobody can say so any more; may be dropped and called again before that.
@@ -153,7 +161,9 @@ impl Terraform {
                 Some(Report::Started(group)) => self.group = Pid::from_raw(group),
                 Some(Report::Exited(status)) => return End::Exited(status),
                 Some(Report::Signalled(signal)) => return End::Signalled(signal),
+                Some(Report::Interrupted(grace)) => self.kill_at = Some(Instant::now() + grace),
                 Some(Report::Missing(why)) => return End::Missing(why),
+                Some(Report::Broken(why)) => return End::Broken(why),
                 None => {}
             }
         }
@@ -164,14 +174,20 @@ impl Terraform {
         let _ = self.orders.write_all(order.line().as_bytes()).await;
     }
 
-    /// Ends a Terraform whose supervisor is gone before it.
-    pub(crate) async fn end_alone(self) {
+    /// Ends a Terraform whose supervisor is gone before it: by an interrupt where it had none, and by the lease's clock.
+    pub(crate) async fn end_alone(self, grace: Duration, lease_ends: impl Fn() -> Instant) {
         let Some(group) = self.group else { return };
-        tracing::error!("the supervisor is gone; terraform is interrupted");
-        let _ = kill_process_group(group, Signal::INT);
-        let deadline = Instant::now() + FENCED;
+        let mut kill_at = self.kill_at.unwrap_or_else(|| {
+            tracing::error!("the supervisor is gone; terraform is interrupted");
+            let _ = kill_process_group(group, Signal::INT);
+            Instant::now() + grace
+        });
         while test_kill_process_group(group).is_ok() {
-            if Instant::now() > deadline {
+            let (now, end) = (Instant::now(), lease_ends());
+            if now >= end {
+                kill_at = kill_at.min(end + FENCED);
+            }
+            if now >= kill_at {
                 let _ = kill_process_group(group, Signal::KILL);
                 break;
             }

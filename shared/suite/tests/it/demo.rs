@@ -21,7 +21,10 @@ fn stage(house: &House, dir: PathBuf, terraform: Terraform) -> Stage {
 }
 
 fn is_address(name: &str) -> bool {
-    name == "BOARD3_TERRAFORM_HTTP" || SLICES.iter().any(|slice| name == format!("BOARD3_{}", slice.to_uppercase()))
+    name == "BOARD3_TERRAFORM_HTTP"
+        || SLICES
+            .iter()
+            .any(|slice| name == format!("BOARD3_{}", slice.to_uppercase()))
 }
 
 fn nobody() -> Observer<'static> {
@@ -40,7 +43,11 @@ fn found() -> Terraform {
 async fn the_demo_ends_well_twice_in_a_row_and_without_a_terraform() {
     let house = House::open().await;
     let dir = tempfile::tempdir().unwrap();
-    for (name, terraform) in [("first", found()), ("second", found()), ("protocol", Terraform::Protocol)] {
+    for (name, terraform) in [
+        ("first", found()),
+        ("second", found()),
+        ("protocol", Terraform::Protocol),
+    ] {
         let stage = stage(&house, dir.path().join(name), terraform);
         if let Err(error) = stage.play(nobody()).await {
             panic!("{name}: {error:#}");
@@ -79,5 +86,8 @@ async fn the_demo_ends_well_while_every_service_is_killed_at_every_step() {
     if let Some(last) = killing.lock().await.take() {
         last.await.unwrap();
     }
-    assert_eq!(kills.load(std::sync::atomic::Ordering::Relaxed), STEPS.len() * SLICES.len());
+    assert_eq!(
+        kills.load(std::sync::atomic::Ordering::Relaxed),
+        STEPS.len() * SLICES.len()
+    );
 }

@@ -60,7 +60,11 @@ async fn the_services_and_the_runner_idle_in_200_mib_and_are_ready_within_a_seco
     eventually("the runner is ready", Duration::from_secs(20), ready).await;
     soonest.push(format!("runner {:?}", started.elapsed()));
 
-    let marker = house.environment("audit").into_iter().find(|(name, _)| name == "BOARD3_INSTANCE").unwrap();
+    let marker = house
+        .environment("audit")
+        .into_iter()
+        .find(|(name, _)| name == "BOARD3_INSTANCE")
+        .unwrap();
     let marker = format!("BOARD3_INSTANCE={}", marker.1);
     let each: Vec<_> = SLICES
         .iter()
@@ -68,7 +72,11 @@ async fn the_services_and_the_runner_idle_in_200_mib_and_are_ready_within_a_seco
         .map(|name| (*name, resident_kib(&binary(name), &marker)))
         .collect();
     let total: u64 = each.iter().map(|(_, kib)| kib).sum();
-    println!("ready after: {}; resident KiB: {each:?}, together {} MiB", soonest.join(", "), total / 1024);
+    println!(
+        "ready after: {}; resident KiB: {each:?}, together {} MiB",
+        soonest.join(", "),
+        total / 1024
+    );
     assert!(each.iter().all(|(_, kib)| *kib > 0), "{each:?}");
     assert!(total <= 200 * 1024, "{each:?}");
     runner.stop().await.unwrap();

@@ -15,11 +15,7 @@ fn rendered() -> Option<Vec<String>> {
         }
         Err(error) => panic!("kubectl: {error}"),
     };
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     Some(text.split("\n---\n").map(str::to_owned).collect())
 }
@@ -56,16 +52,28 @@ fn every_service_is_deployed_with_its_probes_its_migration_and_a_locked_containe
     assert!(object(&objects, "Service", "terraform-state").contains("port: 8080"));
     let runner = object(&objects, "Deployment", "runner");
     assert!(runner.contains("/health/ready") && runner.contains("name: board3-runner"));
-    assert_eq!(objects.iter().filter(|object| object.contains("kind: Deployment")).count(), 6);
+    assert_eq!(
+        objects
+            .iter()
+            .filter(|object| object.contains("kind: Deployment"))
+            .count(),
+        6
+    );
 }
 
 #[test]
 fn the_services_find_each_other_and_no_secret_stands_in_the_base() {
     let Some(objects) = rendered() else { return };
-    let common = objects.iter().find(|object| object.contains("kind: ConfigMap")).unwrap();
+    let common = objects
+        .iter()
+        .find(|object| object.contains("kind: ConfigMap"))
+        .unwrap();
     for service in SERVICES {
         let (name, variable) = (service.slice.name.replace('_', "-"), service.slice.name.to_uppercase());
-        assert!(common.contains(&format!("BOARD3_{variable}: http://{name}:50051")), "{common}");
+        assert!(
+            common.contains(&format!("BOARD3_{variable}: http://{name}:50051")),
+            "{common}"
+        );
     }
     assert!(!objects.iter().any(|object| object.contains("kind: Secret\n")));
 }

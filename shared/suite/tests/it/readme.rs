@@ -6,7 +6,9 @@ const README: &str = include_str!("../../../../README.md");
 
 /// The shell blocks of a section, in order.
 fn blocks(section: &str) -> Vec<&'static str> {
-    let (_, text) = README.split_once(&format!("## {section}\n")).expect("the section is there");
+    let (_, text) = README
+        .split_once(&format!("## {section}\n"))
+        .expect("the section is there");
     let text = text.split("\n## ").next().unwrap_or(text);
     let starts = text.split("```sh\n").skip(1);
     starts.filter_map(|block| block.split("```").next()).collect()
@@ -16,7 +18,10 @@ fn blocks(section: &str) -> Vec<&'static str> {
 async fn the_lines_of_the_readme_work_as_they_stand() {
     let home = Home::new("readme");
     home.succeeds(&["up", "--detach"]);
-    let missing: Vec<_> = ["grpcurl", "terraform"].into_iter().filter(|tool| !installed(tool)).collect();
+    let missing: Vec<_> = ["grpcurl", "terraform"]
+        .into_iter()
+        .filter(|tool| !installed(tool))
+        .collect();
     let dir = tempfile::tempdir().unwrap();
     let blocks = blocks("Use");
     assert_eq!(blocks.len(), 4, "calls, terraform, a pipeline, buf");
@@ -37,6 +42,9 @@ async fn the_lines_of_the_readme_work_as_they_stand() {
     if missing.is_empty() {
         assert!(said.contains("Apply complete!"), "{said}");
         assert!(said.contains("\"designs.CreateDesign\""), "{said}");
-        assert!(said.contains("\"complete\": true") && said.contains("\"pipelineId\""), "{said}");
+        assert!(
+            said.contains("\"complete\": true") && said.contains("\"pipelineId\""),
+            "{said}"
+        );
     }
 }
