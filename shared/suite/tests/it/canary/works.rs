@@ -153,7 +153,14 @@ async fn what_states_plans_logs_and_drift_hold_is_in_no_log_metric_error_event_k
         "plan",
         "log",
     ];
-    let [inner, outer, refused, before, after, masked, plan, log] = kinds.map(canary);
+    let [inner, outer, refused, mut before, mut after, masked, plan, log] = kinds.map(canary);
+    // What looks random is masked; plain words are not.
+    for (value, words) in [
+        (&mut before, "a pelican before noon"),
+        (&mut after, "a pelican after noon"),
+    ] {
+        words.clone_into(value);
+    }
     let mut seen = Seen::default();
     let ada = house.sign_up("ada").await;
     let (design, name) = drawn(&house, &ada).await;

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, time::Duration};
 use api::policy::{METHODS, Method};
 use kit::Reason;
 use prost::Message;
-use prost_reflect::DynamicMessage;
 use tonic_types::StatusExt;
 
 use super::{
@@ -138,7 +137,10 @@ fn grown(before: &Tables, after: &Tables) -> BTreeMap<String, i64> {
 }
 
 /// An answer without what is left of something, and how much that is.
-fn but_for(method: &'static Method, row: &Row, answer: &Answer) -> (DynamicMessage, Vec<Duration>) {
+fn but_for(method: &'static Method, row: &Row, answer: &Answer) -> (Vec<u8>, Vec<Duration>) {
+    if row.left.is_empty() {
+        return (answer.ok().to_vec(), Vec::new());
+    }
     let mut message = reply(method, answer.ok());
     let mut left = Vec::new();
     for name in row.left {
@@ -154,7 +156,7 @@ fn but_for(method: &'static Method, row: &Row, answer: &Answer) -> (DynamicMessa
         left.push(value.expect("nothing negative is left"));
         message.clear_field_by_name(name);
     }
-    (message, left)
+    (message.encode_to_vec(), left)
 }
 
 /// The repeat's answer is the first one's, or names what that one made.
