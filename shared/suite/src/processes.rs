@@ -118,9 +118,7 @@ impl Processes {
     pub fn ended(&self) -> Option<String> {
         let ended = self.0.iter().filter(|process| !process.guard.alive());
         let messages: Vec<_> = ended
-            .map(|p| {
-                format!("{} ended; its last words:\n{}", p.name, p.guard.log_tail())
-            })
+            .map(|p| format!("{} ended; its last words:\n{}", p.name, p.guard.log_tail()))
             .collect();
         (!messages.is_empty()).then(|| messages.join("\n"))
     }
@@ -184,10 +182,7 @@ pub(crate) fn addresses(layout: &Layout) -> Variables {
             (name, format!("http://{}", layout.grpc(service.slice)))
         })
         .collect();
-    addresses.insert(
-        "BOARD3_TERRAFORM_HTTP".into(),
-        format!("http://{}", layout.terraform()),
-    );
+    addresses.insert("BOARD3_TERRAFORM_HTTP".into(), format!("http://{}", layout.terraform()));
     addresses
 }
 

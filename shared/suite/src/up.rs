@@ -181,7 +181,11 @@ fn described(layout: &Layout) -> String {
     }
     let (http, log) = (format!("http://{}/health", layout.runner()), shown(&layout.log(RUNNER)));
     let _ = writeln!(text, "{RUNNER:<18} {:<18} {http:<30} {log}", "");
-    let _ = writeln!(text, "\nTerraform's backend is http://{}/v1/states/NAME.", layout.terraform());
+    let _ = writeln!(
+        text,
+        "\nTerraform's backend is http://{}/v1/states/NAME.",
+        layout.terraform()
+    );
     let (designs, audit) = (layout.grpc(designs::SERVICE.slice), layout.grpc(audit::SERVICE.slice));
     let calls = [
         (&designs, "board3.designs.v1.TemplateService/ListTemplates", "{}"),

@@ -41,7 +41,12 @@ impl Agent {
             request_id: request_id(),
         };
         let call = async |channel, request| RunnerServiceClient::new(channel).register(request).await;
-        let runner = self.desk.ask("pipelines", register, call).await?.runner.context("a runner")?;
+        let runner = self
+            .desk
+            .ask("pipelines", register, call)
+            .await?
+            .runner
+            .context("a runner")?;
         loop {
             let acquire = AcquireRequest {
                 runner_id: runner.id.clone(),
@@ -109,7 +114,10 @@ impl Agent {
             state_name: lease.state_name.clone(),
         };
         let call = async |channel: Channel, request| -> Result<Response<Vec<u8>>, Status> {
-            let mut parts = DesignServiceClient::new(channel).export_terraform(request).await?.into_inner();
+            let mut parts = DesignServiceClient::new(channel)
+                .export_terraform(request)
+                .await?
+                .into_inner();
             let mut file = Vec::new();
             while let Some(part) = parts.message().await? {
                 file.extend(part.content);

@@ -21,8 +21,8 @@ use api::identity::v1::auth_service_client::AuthServiceClient;
 use api::identity::v1::{CreateApiKeyRequest, LoginRequest, SignUpRequest};
 use api::pipelines::v1::pipeline_service_client::PipelineServiceClient;
 use api::pipelines::v1::{
-    CreatePipelineRequest, Execution, ExecutionStatus, GetExecutionRequest, ListExecutionsRequest, ReadStageLogsRequest,
-    RunPipelineRequest, Trigger,
+    CreatePipelineRequest, Execution, ExecutionStatus, GetExecutionRequest, ListExecutionsRequest,
+    ReadStageLogsRequest, RunPipelineRequest, Trigger,
 };
 use api::terraform_state::v1::drift_service_client::DriftServiceClient;
 use api::terraform_state::v1::state_service_client::StateServiceClient;
@@ -115,7 +115,10 @@ impl<'a> Story<'a> {
     }
 
     async fn sign_up(&mut self) -> Result<String> {
-        let (email, password) = (format!("demo-{}@board3.local", self.mark), format!("Demo-{}", Uuid::new_v4()));
+        let (email, password) = (
+            format!("demo-{}@board3.local", self.mark),
+            format!("Demo-{}", Uuid::new_v4()),
+        );
         let sign_up = SignUpRequest {
             email: email.clone(),
             username: format!("demo-{}", self.mark),
@@ -135,8 +138,16 @@ impl<'a> Story<'a> {
             ..Default::default()
         };
         let call = async |channel, request| AuthServiceClient::new(channel).login(request).await;
-        let tokens = self.nobody.ask("identity", login, call).await?.tokens.context("Login answers tokens")?;
-        ensure!(tokens.organization_id == organization, "the token names another organization");
+        let tokens = self
+            .nobody
+            .ask("identity", login, call)
+            .await?
+            .tokens
+            .context("Login answers tokens")?;
+        ensure!(
+            tokens.organization_id == organization,
+            "the token names another organization"
+        );
         self.me = self.nobody.with(&tokens.access_token);
         Ok(format!("{email} owns organization {organization}"))
     }
@@ -168,9 +179,15 @@ impl<'a> Story<'a> {
 
     async fn create_design(&mut self) -> Result<String> {
         let call = async |channel, request| TemplateServiceClient::new(channel).list_templates(request).await;
-        let templates = self.me.ask("designs", ListTemplatesRequest::default(), call).await?.templates;
-        let template = (templates.iter().find(|template| template.name.starts_with("Three-tier")))
-            .context("the platform has a three-tier template")?;
+        let templates = self
+            .me
+            .ask("designs", ListTemplatesRequest::default(), call)
+            .await?
+            .templates;
+        let template = (templates
+            .iter()
+            .find(|template| template.name.starts_with("Three-tier")))
+        .context("the platform has a three-tier template")?;
         let create = CreateDesignRequest {
             name: format!("Demo {}", self.mark),
             template_id: template.id.clone(),
@@ -222,8 +239,17 @@ impl<'a> Story<'a> {
             request_id: request_id(),
         };
         let call = async |channel, request| DesignServiceClient::new(channel).publish_design(request).await;
-        let version = self.me.ask("designs", publish, call).await?.version.context("a version")?;
-        ensure!(version.number == number, "version {} instead of {number}", version.number);
+        let version = self
+            .me
+            .ask("designs", publish, call)
+            .await?
+            .version
+            .context("a version")?;
+        ensure!(
+            version.number == number,
+            "version {} instead of {number}",
+            version.number
+        );
         let get = GetDesignRequest {
             design_id: self.design.id.clone(),
         };
@@ -239,8 +265,16 @@ impl<'a> Story<'a> {
             request_id: request_id(),
         };
         let call = async |channel, request| StateServiceClient::new(channel).create_state(request).await;
-        let state = self.me.ask("terraform_state", create, call).await?.state.context("a state")?;
-        ensure!(state.current_version.is_none() && state.lock.is_none(), "a new state is empty and free");
+        let state = self
+            .me
+            .ask("terraform_state", create, call)
+            .await?
+            .state
+            .context("a state")?;
+        ensure!(
+            state.current_version.is_none() && state.lock.is_none(),
+            "a new state is empty and free"
+        );
         self.state_id = state.id;
         Ok(format!("`{}`, empty", self.state_name))
     }
@@ -252,7 +286,10 @@ impl<'a> Story<'a> {
             state_name: self.state_name.clone(),
         };
         let call = async |channel: Channel, request| -> Result<Response<Vec<u8>>, Status> {
-            let mut parts = DesignServiceClient::new(channel).export_terraform(request).await?.into_inner();
+            let mut parts = DesignServiceClient::new(channel)
+                .export_terraform(request)
+                .await?
+                .into_inner();
             let mut file = Vec::new();
             while let Some(part) = parts.message().await? {
                 file.extend(part.content);
@@ -278,7 +315,10 @@ impl<'a> Story<'a> {
         checkout.init(&self.export(1).await?).await?;
         let resources = checkout.apply().await?;
         ensure!(resources == 4, "{resources} resources instead of 4");
-        ensure!(checkout.nothing_to_do().await?, "a plan after the apply has something to do");
+        ensure!(
+            checkout.nothing_to_do().await?,
+            "a plan after the apply has something to do"
+        );
         let state = self.state().await?;
         let version = state.current_version.context("the state was written")?;
         ensure!(state.lock.is_none(), "the lock was not given back");
@@ -293,7 +333,11 @@ impl<'a> Story<'a> {
             state_id: self.state_id.clone(),
         };
         let call = async |channel, request| StateServiceClient::new(channel).get_state(request).await;
-        self.me.ask("terraform_state", get, call).await?.state.context("a state")
+        self.me
+            .ask("terraform_state", get, call)
+            .await?
+            .state
+            .context("a state")
     }
 
     async fn create_pipeline(&mut self) -> Result<String> {
@@ -306,7 +350,12 @@ impl<'a> Story<'a> {
             request_id: request_id(),
         };
         let call = async |channel, request| PipelineServiceClient::new(channel).create_pipeline(request).await;
-        let pipeline = self.me.ask("pipelines", create, call).await?.pipeline.context("a pipeline")?;
+        let pipeline = self
+            .me
+            .ask("pipelines", create, call)
+            .await?
+            .pipeline
+            .context("a pipeline")?;
         let stages: Vec<_> = pipeline.stages.iter().map(|stage| stage.name.as_str()).collect();
         ensure!(stages == ["validate", "plan", "apply"], "{stages:?}");
         self.pipeline_id = pipeline.id;
@@ -324,7 +373,12 @@ impl<'a> Story<'a> {
             request_id: request_id(),
         };
         let call = async |channel, request| PipelineServiceClient::new(channel).run_pipeline(request).await;
-        let queued = self.me.ask("pipelines", run, call).await?.execution.context("an execution")?;
+        let queued = self
+            .me
+            .ask("pipelines", run, call)
+            .await?
+            .execution
+            .context("an execution")?;
         self.execution = self.finished(&queued.id).await?;
         ensure!(self.serial().await? > serial, "the apply wrote no state");
         Ok(format!("execution {} of version 2 succeeded", self.execution.id))
@@ -350,7 +404,12 @@ impl<'a> Story<'a> {
                     .env("BOARD3_RUNNER_API_KEY", key)
                     .env("BOARD3_RUNNER_DIR", self.stage.checkout("runner"))
                     .env("BOARD3_HTTP_LISTEN", "127.0.0.1:0");
-                Runner::Process(Guard::spawn(&command, "TERM", None, &self.stage.dir.join("runner.log"))?)
+                Runner::Process(Guard::spawn(
+                    &command,
+                    "TERM",
+                    None,
+                    &self.stage.dir.join("runner.log"),
+                )?)
             }
             Terraform::Protocol => {
                 let agent = Agent {
@@ -371,7 +430,12 @@ impl<'a> Story<'a> {
         };
         let call = async |channel, request| PipelineServiceClient::new(channel).get_execution(request).await;
         eventually("the execution has come to its end", async || {
-            let execution = self.me.ask("pipelines", get.clone(), call).await?.execution.context("an execution")?;
+            let execution = self
+                .me
+                .ask("pipelines", get.clone(), call)
+                .await?
+                .execution
+                .context("an execution")?;
             match execution.status() {
                 ExecutionStatus::Succeeded => Ok(Some(execution)),
                 ExecutionStatus::Queued | ExecutionStatus::Running | ExecutionStatus::Cancelling => Ok(None),
@@ -402,7 +466,10 @@ impl<'a> Story<'a> {
             let (log, complete) = self.me.ask("pipelines", read, call).await?;
             let log = String::from_utf8_lossy(&log);
             ensure!(complete, "the log of {} is not complete", stage.name);
-            ensure!(stage.name != "apply" || log.contains("Apply complete!"), "the apply's log is {log}");
+            ensure!(
+                stage.name != "apply" || log.contains("Apply complete!"),
+                "the apply's log is {log}"
+            );
             told.push(format!("{} {} bytes", stage.name, log.len()));
         }
         Ok(told.join(", "))
@@ -464,7 +531,10 @@ impl<'a> Story<'a> {
         };
         let call = async |channel, request| DriftServiceClient::new(channel).list_drift_logs(request).await;
         let logs = self.me.ask("terraform_state", list, call).await?.drift_logs;
-        ensure!(logs.len() == 1 && logs[0].address == address && logs[0].path == "input", "{logs:?}");
+        ensure!(
+            logs.len() == 1 && logs[0].address == address && logs[0].path == "input",
+            "{logs:?}"
+        );
 
         let list = ListResourcesRequest {
             design_id: self.design.id.clone(),
@@ -474,7 +544,10 @@ impl<'a> Story<'a> {
         eventually("the resource is coloured", async || {
             let resources = self.me.ask("designs", list.clone(), call).await?.resources;
             let coloured = resources.iter().filter(|resource| !resource.drifts.is_empty());
-            Ok((coloured.map(|resource| resource.address.as_str()).eq([address.as_str()])).then_some(()))
+            Ok((coloured
+                .map(|resource| resource.address.as_str())
+                .eq([address.as_str()]))
+            .then_some(()))
         })
         .await?;
 
@@ -485,20 +558,31 @@ impl<'a> Story<'a> {
         let call = async |channel, request| PipelineServiceClient::new(channel).list_executions(request).await;
         let triggered = eventually("drift has triggered an execution", async || {
             let executions = self.me.ask("pipelines", list.clone(), call).await?.executions;
-            Ok(executions.into_iter().find(|execution| execution.trigger() == Trigger::Drift))
+            Ok(executions
+                .into_iter()
+                .find(|execution| execution.trigger() == Trigger::Drift))
         })
         .await?;
-        ensure!(!triggered.cause_event_id.is_empty(), "the execution does not name its cause");
+        ensure!(
+            !triggered.cause_event_id.is_empty(),
+            "the execution does not name its cause"
+        );
         self.finished(&triggered.id).await?;
 
         let list = ListNotificationsRequest {
             unread_only: true,
             ..Default::default()
         };
-        let call = async |channel, request| NotificationServiceClient::new(channel).list_notifications(request).await;
+        let call = async |channel, request| {
+            NotificationServiceClient::new(channel)
+                .list_notifications(request)
+                .await
+        };
         let told = eventually("there is a notification of the drift", async || {
             let told = self.me.ask("audit", list.clone(), call).await?.notifications;
-            Ok(told.into_iter().find(|told| told.kind() == NotificationKind::DriftDetected))
+            Ok(told
+                .into_iter()
+                .find(|told| told.kind() == NotificationKind::DriftDetected))
         })
         .await?;
         Ok(format!(
@@ -573,5 +657,7 @@ impl<'a> Story<'a> {
 }
 
 fn expected_in(logs: &[AuditLog], expected: &BTreeSet<&str>) -> bool {
-    expected.iter().all(|action| logs.iter().any(|log| log.action == *action))
+    expected
+        .iter()
+        .all(|action| logs.iter().any(|log| log.action == *action))
 }

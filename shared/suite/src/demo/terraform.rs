@@ -55,7 +55,10 @@ impl Checkout<'_> {
         fs::create_dir_all(self.dir)?;
         fs::write(self.dir.join("main.tf.json"), configuration)?;
         match self.terraform {
-            Terraform::Real(program) => self.run(program, &["init", "-input=false", "-reconfigure"]).await.map(drop),
+            Terraform::Real(program) => self
+                .run(program, &["init", "-input=false", "-reconfigure"])
+                .await
+                .map(drop),
             Terraform::Protocol => http::State::of(self)?.read().await.map(drop),
         }
     }
@@ -64,8 +67,11 @@ impl Checkout<'_> {
     pub(super) async fn apply(&self) -> Result<usize> {
         match self.terraform {
             Terraform::Real(program) => {
-                self.run(program, &["apply", "-input=false", "-auto-approve", "-lock-timeout=60s"])
-                    .await?;
+                self.run(
+                    program,
+                    &["apply", "-input=false", "-auto-approve", "-lock-timeout=60s"],
+                )
+                .await?;
                 let listed = self.run(program, &["state", "list"]).await?;
                 Ok(listed.lines().count())
             }
@@ -83,12 +89,17 @@ impl Checkout<'_> {
     pub(super) async fn nothing_to_do(&self) -> Result<bool> {
         match self.terraform {
             Terraform::Real(program) => {
-                let told = self.run(program, &["plan", "-input=false", "-lock-timeout=60s"]).await?;
+                let told = self
+                    .run(program, &["plan", "-input=false", "-lock-timeout=60s"])
+                    .await?;
                 Ok(told.contains("No changes."))
             }
             Terraform::Protocol => {
                 let state = http::State::of(self)?;
-                let known = state.locked("OperationTypePlan", None).await?.context("there is a state")?;
+                let known = state
+                    .locked("OperationTypePlan", None)
+                    .await?
+                    .context("there is a state")?;
                 Ok(known["resources"] == self.applied(Some(known.clone()))?["resources"])
             }
         }
@@ -98,7 +109,13 @@ impl Checkout<'_> {
     pub(super) async fn refresh_only(&self) -> Result<Value> {
         match self.terraform {
             Terraform::Real(program) => {
-                let plan = ["plan", "-refresh-only", "-input=false", "-lock=false", "-out=refresh.tfplan"];
+                let plan = [
+                    "plan",
+                    "-refresh-only",
+                    "-input=false",
+                    "-lock=false",
+                    "-out=refresh.tfplan",
+                ];
                 self.run(program, &plan).await?;
                 let shown = self.run(program, &["show", "-json", "refresh.tfplan"]).await?;
                 Ok(serde_json::from_str(&shown)?)
@@ -113,7 +130,10 @@ impl Checkout<'_> {
     /// The state that an apply of the configuration would leave, as far as the backend can tell.
     fn applied(&self, before: Option<Value>) -> Result<Value> {
         let configuration: Value = serde_json::from_slice(&fs::read(self.dir.join("main.tf.json"))?)?;
-        let resources = configuration["resource"]["terraform_data"].as_object().cloned().unwrap_or_default();
+        let resources = configuration["resource"]["terraform_data"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
         let resources: Vec<_> = resources
             .iter()
             .map(|(name, arguments)| {
@@ -124,8 +144,10 @@ impl Checkout<'_> {
             .collect();
         let before = before.unwrap_or_else(|| json!({"serial": 0, "lineage": Uuid::new_v4().to_string()}));
         let serial = before["serial"].as_u64().context("a state has a serial")? + 1;
-        Ok(json!({"version": 4, "terraform_version": "1.11.4", "serial": serial, "lineage": before["lineage"],
-            "outputs": {}, "resources": resources, "check_results": null}))
+        Ok(
+            json!({"version": 4, "terraform_version": "1.11.4", "serial": serial, "lineage": before["lineage"],
+            "outputs": {}, "resources": resources, "check_results": null}),
+        )
     }
 
     async fn run(&self, program: &Path, arguments: &[&str]) -> Result<String> {
