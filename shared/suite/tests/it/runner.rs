@@ -46,7 +46,14 @@ impl Yard {
             canvas: Some(canvas(2)),
             ..crate::story::blank("a design that is applied")
         };
-        let design = owner.designs(&house).create_design(create).await.unwrap().into_inner().design.unwrap();
+        let design = owner
+            .designs(&house)
+            .create_design(create)
+            .await
+            .unwrap()
+            .into_inner()
+            .design
+            .unwrap();
         let publish = PublishDesignRequest {
             design_id: design.id.clone(),
             ..Default::default()
@@ -59,7 +66,13 @@ impl Yard {
             ..Default::default()
         };
         let client = PipelineServiceClient::new(house.pipelines().with(&owner.access));
-        let made = { client }.create_pipeline(create).await.unwrap().into_inner().pipeline.unwrap();
+        let made = { client }
+            .create_pipeline(create)
+            .await
+            .unwrap()
+            .into_inner()
+            .pipeline
+            .unwrap();
         let key = house.api_key(&owner, &["pipelines.runner.work"]).await.secret;
         Some(Yard {
             house,
@@ -121,14 +134,27 @@ impl Yard {
             request_id: request_id(),
             ..Default::default()
         };
-        self.pipelines().run_pipeline(run).await.unwrap().into_inner().execution.unwrap().id
+        self.pipelines()
+            .run_pipeline(run)
+            .await
+            .unwrap()
+            .into_inner()
+            .execution
+            .unwrap()
+            .id
     }
 
     async fn execution(&self, id: &str) -> Execution {
         let get = GetExecutionRequest {
             execution_id: id.to_owned(),
         };
-        self.pipelines().get_execution(get).await.unwrap().into_inner().execution.unwrap()
+        self.pipelines()
+            .get_execution(get)
+            .await
+            .unwrap()
+            .into_inner()
+            .execution
+            .unwrap()
     }
 
     /// Waits until an execution stands so.
@@ -161,15 +187,27 @@ impl Yard {
     async fn notified(&self, kind: NotificationKind) {
         let client = NotificationServiceClient::new(self.house.audit().with(&self.owner.access));
         eventually("there is a notification", LONG, async || {
-            let told = client.clone().list_notifications(ListNotificationsRequest::default()).await.unwrap();
-            told.into_inner().notifications.iter().any(|told| told.kind() == kind).then_some(())
+            let told = client
+                .clone()
+                .list_notifications(ListNotificationsRequest::default())
+                .await
+                .unwrap();
+            told.into_inner()
+                .notifications
+                .iter()
+                .any(|told| told.kind() == kind)
+                .then_some(())
         })
         .await;
     }
 }
 
 fn stage<'a>(execution: &'a Execution, name: &str) -> &'a Stage {
-    execution.stages.iter().find(|stage| stage.name == name).expect("the pipeline has it")
+    execution
+        .stages
+        .iter()
+        .find(|stage| stage.name == name)
+        .expect("the pipeline has it")
 }
 
 fn instant(time: Option<prost_types::Timestamp>) -> (i64, i32) {
@@ -201,8 +239,15 @@ async fn a_runner_killed_in_mid_apply_leaves_an_unknown_outcome_and_no_second_ap
         instant(apply.attempts[0].finished_at),
         instant(stage(&done, "apply").attempts[0].leased_at),
     );
-    assert!(begun >= fence, "the second apply began at {begun:?}, the first one's fence passed at {fence:?}");
-    assert_eq!(yard.execution(&first).await.status(), ExecutionStatus::OutcomeUnknown, "it stays unknown");
+    assert!(
+        begun >= fence,
+        "the second apply began at {begun:?}, the first one's fence passed at {fence:?}"
+    );
+    assert_eq!(
+        yard.execution(&first).await.status(),
+        ExecutionStatus::OutcomeUnknown,
+        "it stays unknown"
+    );
     healthy.stop().await.unwrap();
 }
 
@@ -240,7 +285,14 @@ async fn a_cancelled_apply_is_interrupted_and_reported() {
         execution_id: id.clone(),
         request_id: request_id(),
     };
-    let told = yard.pipelines().cancel_execution(cancel).await.unwrap().into_inner().execution.unwrap();
+    let told = yard
+        .pipelines()
+        .cancel_execution(cancel)
+        .await
+        .unwrap()
+        .into_inner()
+        .execution
+        .unwrap();
     assert_eq!(told.status(), ExecutionStatus::Cancelling);
     let ended = yard.ended(&id, ExecutionStatus::Cancelled).await;
     assert_eq!(stage(&ended, "apply").status(), StageStatus::Cancelled);
@@ -254,7 +306,10 @@ async fn without_a_terraform_a_stage_ends_tool_missing() {
     let runner = yard.runner("bare", Some(yard.dir.path().join("no-such-terraform")));
     let failed = yard.ended(&id, ExecutionStatus::Failed).await;
     let validate = stage(&failed, "validate");
-    assert_eq!((validate.status(), validate.failure_reason.as_str()), (StageStatus::Failed, "TOOL_MISSING"));
+    assert_eq!(
+        (validate.status(), validate.failure_reason.as_str()),
+        (StageStatus::Failed, "TOOL_MISSING")
+    );
     assert_eq!(stage(&failed, "apply").status(), StageStatus::Skipped);
     yard.notified(NotificationKind::ExecutionFailed).await;
     runner.stop().await.unwrap();
