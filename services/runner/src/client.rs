@@ -21,6 +21,9 @@ use uuid::Uuid;
 
 use crate::{config::Config, diagnosis::plain};
 
+/// What a service may ask a lease's runner to wait: it is a third of a lease.
+const MOST_ASKED: Duration = Duration::from_secs(10);
+
 /// The trace that a call belongs to. Those of one execution share one, whichever runner makes them.
 #[derive(Clone, Copy)]
 pub(crate) struct Trace(u128);
@@ -60,6 +63,8 @@ pub(crate) struct Refusal {
     pub(crate) reason: String,
     /// The same in words, with broken rules where there are some.
     pub(crate) message: String,
+    /// How long it asks to wait.
+    retry_delay: Option<Duration>,
     metadata: HashMap<String, String>,
 }
 
@@ -78,6 +83,7 @@ impl From<Status> for Refusal {
             code: status.code(),
             reason,
             message,
+            retry_delay: details.retry_info().and_then(|retry| retry.retry_delay),
             metadata,
         }
     }
@@ -147,6 +153,11 @@ impl Backoff {
         let share = getrandom::u32().unwrap_or(u32::MAX / 2);
         step / 2 + (step / 2).mul_f64(f64::from(share) / f64::from(u32::MAX))
     }
+
+    /// The same, and no less than a refusal asks for, within reason.
+    pub(crate) fn after(&mut self, refusal: &Refusal) -> Duration {
+        self.delay() + refusal.retry_delay.unwrap_or_default().min(MOST_ASKED)
+    }
 }
 
 /// The two services that the runner calls. Cheap to clone.
@@ -195,8 +206,8 @@ impl Client {
         register(RegisterRequest) -> RegisterResponse, 10 s
     );
     call!(
-        /// Takes a stage; its deadline leaves room for a wait of 15 s.
-        acquire(AcquireRequest) -> AcquireResponse, 20 s
+        /// Takes a stage; its deadline leaves room for a wait of 5 s.
+        acquire(AcquireRequest) -> AcquireResponse, 10 s
     );
     call!(
         /// Says that work begins.
@@ -263,6 +274,17 @@ mod tests {
         assert!(delays[0] >= Duration::from_millis(100) && delays[0] <= Duration::from_millis(200));
         assert!(delays[10..].iter().all(|delay| *delay >= most / 2 && *delay <= most));
         assert!(delays[10..].windows(2).any(|pair| pair[0] != pair[1]));
+    }
+
+    #[test]
+    fn a_wait_that_is_asked_for_is_kept_within_reason() {
+        let delay = |asked| {
+            let details = tonic_types::ErrorDetails::with_retry_info(Some(Duration::from_secs(asked)));
+            let refused = Status::with_error_details(Code::ResourceExhausted, "too many calls", details);
+            Backoff::up_to(Duration::from_secs(2)).after(&refused.into())
+        };
+        assert!(delay(3) > Duration::from_secs(3) && delay(3) < Duration::from_secs(4));
+        assert!(delay(3600) < MOST_ASKED + Duration::from_secs(1));
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub(crate) struct Directory(PathBuf);
 
 impl Directory {
     const OUTCOME: &str = "outcome.json";
+    /// The name of the plan file where Terraform works.
+    pub(crate) const PLAN: &str = "plan.tfplan";
 
     /// Makes it; nobody else can look into it.
     pub(crate) fn create(work: &Path, lease_id: uuid::Uuid) -> io::Result<Directory> {
@@ -110,6 +112,12 @@ impl Directory {
         if let Err(error) = written {
             tracing::warn!(%error, "what is known could not be written down");
         }
+    }
+
+    /// Removes from it what nobody looks for: the providers, and the plan with its secrets.
+    pub(crate) fn strip(&self) {
+        let _ = std::fs::remove_dir_all(self.work().join(".terraform"));
+        let _ = std::fs::remove_file(self.work().join(Self::PLAN));
     }
 
     /// Removes it.

@@ -33,7 +33,8 @@ pub(crate) async fn fetch(client: &Client, trace: Trace, lease: &Lease) -> Resul
             Err(Failure::Refused(refusal)) if refusal.definite() || refusal.unwelcome() => {
                 return Err(refusal.told());
             }
-            Err(_) if Instant::now() < deadline => sleep(backoff.delay()).await,
+            Err(Failure::Refused(refusal)) if Instant::now() < deadline => sleep(backoff.after(&refusal)).await,
+            Err(Failure::Late) if Instant::now() < deadline => sleep(backoff.delay()).await,
             Err(Failure::Refused(refusal)) => return Err(refusal.told()),
             Err(Failure::Late) => return Err("designs did not answer in time".to_owned()),
         }

@@ -4,6 +4,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 
 use api::pipelines::v1::{CompleteRequest, Lease, RenewRequest, StageKind, StageOutcome, StartRequest, StartResponse};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -25,7 +26,10 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(60);
 /// How often Terraform's output is looked at.
 const TICK: Duration = Duration::from_millis(200);
-const PLAN: &str = "plan.tfplan";
+/// How long it may take to say that work begins.
+const START: Duration = Duration::from_secs(60);
+const PLAN: &str = Directory::PLAN;
+const APPLY: &str = "terraform apply";
 const MOST_PLAN: usize = 3 * 1024 * 1024;
 
 /// What became of a stage.
@@ -33,15 +37,15 @@ enum Outcome {
     Succeeded(Vec<u8>),
     Failed(&'static str, String),
     Cancelled,
-    /// Nobody here can say: the lease is left to run out.
+    /// Nobody here can say, or another attempt may do it: the lease is left to run out.
     Unknown(String),
 }
 
 /// Why work ends early; the later ones outweigh the earlier.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 enum Stop {
-    Cancelled,
     Leaving,
+    Cancelled,
     Fenced,
     Lost,
 }
@@ -63,11 +67,14 @@ impl Stop {
         }
     }
 
-    fn outcome(self) -> Outcome {
-        match self {
-            Stop::Cancelled => Outcome::Cancelled,
-            Stop::Leaving | Stop::Fenced => Outcome::Failed("RUNNER_FAILED", self.told().to_owned()),
-            Stop::Lost => Outcome::Unknown(self.told().to_owned()),
+    fn outcome(self, kind: StageKind) -> Outcome {
+        match (self, kind) {
+            (Stop::Cancelled, _) => Outcome::Cancelled,
+            (Stop::Leaving | Stop::Fenced, StageKind::Apply) => {
+                Outcome::Failed("RUNNER_FAILED", self.told().to_owned())
+            }
+            // What changes nothing is attempted again once the lease has run out.
+            (Stop::Leaving | Stop::Fenced | Stop::Lost, _) => Outcome::Unknown(self.told().to_owned()),
         }
     }
 }
@@ -114,23 +121,10 @@ impl Job<'_> {
             let log = Log::create(&directory.path().join("log"), secrets.clone())?;
             Ok((directory, Arc::new(log)))
         });
-        // What begins is known to begin before pipelines knows it.
-        known.step = "start".to_owned();
-        if let Ok((directory, _)) = &prepared {
-            directory.write(&known);
-        }
-        let Some(started) = start(runner, trace, &lease, &keeper).await else {
-            if let Ok((directory, _)) = &prepared {
-                known.failure_detail = "nothing was done".to_owned();
-                directory.write(&known);
-                leave(directory, &known, false);
-            }
-            return;
-        };
         let outcome = match &prepared {
             Ok((directory, log)) => {
                 let ship = report::ship(runner.client.clone(), trace, lease.clone(), log.clone(), keeper.clone());
-                let shipping = tokio::spawn(ship.in_current_span());
+                let mut shipping = AbortOnDropHandle::new(tokio::spawn(ship.in_current_span()));
                 let mut job = Job {
                     runner,
                     lease: &lease,
@@ -140,12 +134,12 @@ impl Job<'_> {
                     log,
                     known: &mut known,
                 };
-                let outcome = job.stage(started.plan).await.unwrap_or_else(|outcome| outcome);
+                let outcome = job.stage().await.unwrap_or_else(|outcome| outcome);
                 job.tell(&outcome);
                 log.end();
                 // The report stores what is left of the log.
                 shipping.abort();
-                let _ = shipping.await;
+                let _ = (&mut shipping).await;
                 outcome
             }
             Err(error) => Outcome::Failed("RUNNER_FAILED", format!("no directory to work in ({})", error.kind())),
@@ -169,16 +163,19 @@ impl Job<'_> {
         );
         if let Ok((directory, _)) = &prepared {
             directory.write(&known);
-            leave(directory, &known, true);
+            leave(directory, &known);
         }
     }
 
     /// Everything that a stage is, in order; `Err` is where it ended early.
-    async fn stage(&mut self, plan: Vec<u8>) -> Result<Outcome, Outcome> {
+    async fn stage(&mut self) -> Result<Outcome, Outcome> {
+        // What begins is known to begin before pipelines knows it.
+        self.step("start");
+        let plan = self.start().await?.plan;
         self.step("export");
         let file = tokio::select! {
             file = export::fetch(&self.runner.client, self.trace, self.lease) => file,
-            stop = self.stopping() => return Err(stop.outcome()),
+            stop = self.stopping() => return Err(stop.outcome(self.lease.kind())),
         };
         let file = file.map_err(|why| Outcome::Failed("EXPORT_FAILED", why))?;
         let work = self.directory.work();
@@ -221,10 +218,48 @@ impl Job<'_> {
         }
     }
 
+    /// Says that work begins; `Err` where it may not, and then nothing was done.
+    async fn start(&self) -> Result<StartResponse, Outcome> {
+        let request = StartRequest {
+            lease_id: self.lease.id.clone(),
+            generation: self.lease.generation,
+            request_id: Uuid::now_v7().to_string(),
+        };
+        match self.stop() {
+            None => {}
+            Some(Stop::Cancelled) => return Err(Outcome::Cancelled),
+            // Before that was said an apply is attempted again too.
+            Some(stop) => return Err(Outcome::Unknown(stop.told().to_owned())),
+        }
+        let deadline = Instant::now() + START;
+        let mut backoff = Backoff::up_to(Duration::from_secs(2));
+        loop {
+            let sent = Instant::now();
+            let refusal = match self.runner.client.start(self.trace, request.clone()).await {
+                Ok(started) => {
+                    self.keeper.renewed(sent, length(started.expires_in));
+                    return Ok(started);
+                }
+                Err(refusal) => refusal,
+            };
+            tracing::warn!(refusal = refusal.told(), "the stage could not be begun");
+            if refusal.lease_lost() {
+                self.keeper.lose();
+            } else if refusal.definite() || Instant::now() >= deadline {
+                let detail = format!("pipelines could not be told that work begins: {}", refusal.told());
+                return Err(Outcome::Failed("RUNNER_FAILED", detail));
+            }
+            tokio::select! {
+                () = sleep(backoff.after(&refusal)) => {}
+                stop = self.stopping() => return Err(stop.outcome(self.lease.kind())),
+            }
+        }
+    }
+
     /// Runs one of Terraform's commands to its end.
     async fn terraform(&mut self, arguments: &[impl AsRef<str>]) -> Result<(), Outcome> {
         if let Some(stop) = self.stop() {
-            return Err(stop.outcome());
+            return Err(stop.outcome(self.lease.kind()));
         }
         let config = &self.runner.config;
         let Some(program) = terraform::find(config) else {
@@ -262,7 +297,7 @@ impl Job<'_> {
             (End::Signalled(_), Some(stop)) if self.applies(&command) => {
                 Err(Outcome::Unknown(format!("{}, and terraform was killed", stop.told())))
             }
-            (_, Some(stop)) => Err(stop.outcome()),
+            (_, Some(stop)) => Err(stop.outcome(self.lease.kind())),
             (End::Exited(status), None) => {
                 let detail = told.unwrap_or_else(|| format!("{command} ended with status {status}"));
                 Err(Outcome::Failed("TERRAFORM_FAILED", detail))
@@ -321,7 +356,7 @@ impl Job<'_> {
     }
 
     fn applies(&self, command: &str) -> bool {
-        self.lease.kind() == StageKind::Apply && command == "terraform apply"
+        self.lease.kind() == StageKind::Apply && command == APPLY
     }
 
     fn stop(&self) -> Option<Stop> {
@@ -329,8 +364,8 @@ impl Job<'_> {
         match standing {
             Standing { lost: true, .. } => Some(Stop::Lost),
             Standing { fenced: true, .. } => Some(Stop::Fenced),
-            _ if self.runner.stop.is_cancelled() => Some(Stop::Leaving),
             Standing { cancel: true, .. } => Some(Stop::Cancelled),
+            _ if self.runner.stop.is_cancelled() => Some(Stop::Leaving),
             _ => None,
         }
     }
@@ -386,38 +421,6 @@ impl Job<'_> {
     }
 }
 
-/// Says that work begins; none where that was not answered while the lease was ours.
-async fn start(runner: &Runner, trace: Trace, lease: &Lease, keeper: &Keeper) -> Option<StartResponse> {
-    let request = StartRequest {
-        lease_id: lease.id.clone(),
-        generation: lease.generation,
-        request_id: Uuid::now_v7().to_string(),
-    };
-    let mut backoff = Backoff::up_to(Duration::from_secs(2));
-    loop {
-        let standing = keeper.standing();
-        if standing.lost || standing.fenced || runner.stop.is_cancelled() {
-            return None;
-        }
-        let sent = Instant::now();
-        match runner.client.start(trace, request.clone()).await {
-            Ok(started) => {
-                keeper.renewed(sent, length(started.expires_in));
-                return Some(started);
-            }
-            Err(refusal) => {
-                tracing::warn!(refusal = refusal.told(), "the stage could not be begun");
-                if refusal.lease_lost() {
-                    keeper.lose();
-                } else if refusal.definite() {
-                    return None;
-                }
-            }
-        }
-        sleep(backoff.delay()).await;
-    }
-}
-
 /// The report of an outcome, written down in `known` too; none where nothing is to be reported.
 fn completed(lease: &Lease, secrets: &Secrets, outcome: Outcome, known: &mut Known) -> Option<CompleteRequest> {
     let mut request = CompleteRequest {
@@ -450,10 +453,11 @@ fn completed(lease: &Lease, secrets: &Secrets, outcome: Outcome, known: &mut Kno
     Some(request)
 }
 
-/// Removes a directory, unless it holds what nobody else knows.
-fn leave(directory: &Directory, known: &Known, begun: bool) {
+/// Removes a directory, unless it holds what nobody else knows: a state, or what became of an apply.
+fn leave(directory: &Directory, known: &Known) {
     let errored = directory.has_errored_state();
-    if errored || (begun && !known.reported) {
+    if errored || (known.step == APPLY && !known.reported) {
+        directory.strip();
         tracing::warn!(
             directory = %directory.path().display(),
             errored_state = errored,

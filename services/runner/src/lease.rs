@@ -163,7 +163,7 @@ async fn keep(client: Client, trace: Trace, request: RenewRequest, standing: &wa
                 }
                 Err(refusal) => {
                     tracing::warn!(refusal = refusal.told(), "the lease could not be renewed");
-                    sleep(backoff.delay()).await;
+                    sleep(backoff.after(&refusal)).await;
                 }
             }
         }

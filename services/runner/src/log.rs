@@ -17,8 +17,10 @@ use crate::{
 
 /// What one attempt's log may have.
 const MOST: u64 = 64 * 1024 * 1024;
-/// What one piece of it has at most.
-pub(crate) const PIECE: usize = 64 * 1024;
+/// What is enough to be stored without waiting for more.
+const PIECE: usize = 64 * 1024;
+/// What one piece of it has at most, where much waits.
+const MOST_PIECE: usize = 512 * 1024;
 const CUT: &[u8] = b"\n[board3-runner: the log is cut here, it has reached 64 MiB]\n";
 
 /// A log that is written, and at the same time read from where it is not stored yet.
@@ -164,8 +166,8 @@ impl Log {
 
     fn piece(&self) -> io::Result<(u64, Vec<u8>)> {
         let inner = self.inner();
-        let waiting = usize::try_from(inner.written - inner.stored).unwrap_or(PIECE);
-        let mut piece = vec![0; waiting.min(PIECE)];
+        let waiting = usize::try_from(inner.written - inner.stored).unwrap_or(MOST_PIECE);
+        let mut piece = vec![0; waiting.min(MOST_PIECE)];
         inner.file.read_exact_at(&mut piece, inner.stored)?;
         Ok((inner.stored, piece))
     }
@@ -231,12 +233,18 @@ mod tests {
     #[tokio::test]
     async fn a_full_piece_and_the_end_wait_for_nothing() {
         let (_dir, log) = log(MOST);
-        log.push(&vec![b'x'; PIECE + 1]).unwrap();
+        log.push(&vec![b'x'; MOST_PIECE + 1]).unwrap();
         let (offset, piece) = log.next(pending()).await.unwrap().unwrap();
-        assert_eq!((offset, piece.len()), (0, PIECE));
-        log.stored(PIECE as u64);
+        assert_eq!((offset, piece.len()), (0, MOST_PIECE));
+        log.stored((MOST_PIECE + 1 - PIECE) as u64);
+        let (_, piece) = log.next(pending()).await.unwrap().unwrap();
+        assert_eq!(piece.len(), PIECE);
+        log.stored(MOST_PIECE as u64);
         log.end();
-        assert_eq!(log.next(pending()).await.unwrap(), Some((PIECE as u64, b"x".to_vec())));
+        assert_eq!(
+            log.next(pending()).await.unwrap(),
+            Some((MOST_PIECE as u64, b"x".to_vec()))
+        );
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use api::pipelines::v1::{AppendLogRequest, CompleteRequest, Lease};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{
     client::{Backoff, Client, Trace},
@@ -50,7 +50,7 @@ pub(crate) async fn ship(client: Client, trace: Trace, lease: Lease, log: Arc<Lo
                     tracing::error!(refusal = refusal.told(), "the log is refused");
                     return;
                 }
-                sleep(backoff.delay()).await;
+                sleep(backoff.after(&refusal)).await;
             }
         }
     }
@@ -69,7 +69,11 @@ pub(crate) async fn complete(
     let mut backoff = Backoff::up_to(Duration::from_secs(2));
     while Instant::now() < deadline && !keeper.standing().lost {
         if let Some(log) = log {
-            ship(client.clone(), trace, lease.clone(), log.clone(), keeper.clone()).await;
+            let ship = ship(client.clone(), trace, lease.clone(), log.clone(), keeper.clone());
+            if timeout_at(deadline, ship).await.is_err() {
+                tracing::error!("the log could not be stored in time");
+                return false;
+            }
             request.log_bytes = i64::try_from(log.written()).unwrap_or(i64::MAX);
         }
         let refusal = match client.complete(trace, request.clone()).await {
@@ -85,7 +89,7 @@ pub(crate) async fn complete(
             }
             _ => tracing::warn!(refusal = refusal.told(), "the report is not taken yet"),
         }
-        sleep(backoff.delay()).await;
+        sleep(backoff.after(&refusal)).await;
     }
     false
 }

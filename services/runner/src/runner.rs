@@ -1,19 +1,23 @@
 //! The runner as a whole: it registers, and each of its slots takes one stage after the other.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
-use api::pipelines::v1::{AcquireRequest, RegisterRequest};
+use api::pipelines::v1::{AcquireRequest, AcquireResponse, RegisterRequest};
 use tokio::{
     sync::RwLock,
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use uuid::Uuid;
 
 use crate::{
-    client::{Backoff, Client, Trace},
+    client::{Backoff, Client, Refusal, Trace},
     config::{Config, Work},
     directory::Directory,
     health::Health,
@@ -21,7 +25,10 @@ use crate::{
 };
 
 /// How long pipelines may wait for a stage.
-const WAIT: prost_types::Duration = prost_types::Duration { seconds: 15, nanos: 0 };
+const WAIT: prost_types::Duration = prost_types::Duration { seconds: 5, nanos: 0 };
+
+/// How long a question may go on once the runner is stopped.
+const LAST: Duration = Duration::from_secs(5);
 
 /// What all slots share.
 pub(crate) struct Runner {
@@ -106,10 +113,10 @@ impl Runner {
                     refusal = refusal.told(),
                     "the runner is refused: BOARD3_RUNNER_API_KEY must be an API key that may pipelines.runner.work"
                 );
-                sleep(late.delay()).await;
+                sleep(late.after(&refusal)).await;
             } else {
                 tracing::warn!(refusal = refusal.told(), "pipelines cannot be reached");
-                sleep(soon.delay()).await;
+                sleep(soon.after(&refusal)).await;
             }
         }
     }
@@ -125,9 +132,10 @@ impl Runner {
                 runner_id: self.id.read().await.clone(),
                 wait: answered.then_some(WAIT),
             };
+            let mut asking = pin!(self.client.acquire(Trace::new(), request));
             let answer = tokio::select! {
-                answer = self.client.acquire(Trace::new(), request) => answer,
-                () = self.stop.cancelled() => return,
+                answer = &mut asking => answer,
+                () = self.stop.cancelled() => return last(asking).await,
             };
             let rest = match answer {
                 Ok(answer) => {
@@ -154,7 +162,7 @@ impl Runner {
                             () = self.stop.cancelled() => {}
                         }
                     }
-                    backoff.delay()
+                    backoff.after(&refusal)
                 }
             };
             tokio::select! {
@@ -162,5 +170,16 @@ impl Runner {
                 () = self.stop.cancelled() => {}
             }
         }
+    }
+}
+
+/// Hears the end of a question that was asked before the runner was stopped; what it brings is not begun.
+async fn last(asking: Pin<&mut impl Future<Output = Result<AcquireResponse, Refusal>>>) {
+    if let Ok(Ok(AcquireResponse { lease: Some(lease) })) = timeout(LAST, asking).await {
+        tracing::warn!(
+            lease = lease.id,
+            stage = lease.stage_name,
+            "the runner is stopped: a stage that was handed out is not begun, its lease runs out"
+        );
     }
 }
