@@ -1,4 +1,4 @@
-//! The suite as a whole: identity, designs and audit as separate processes, and what must hold across them.
+//! The suite as a whole: its five services and the runner as separate processes, and what must hold across them.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod canary;
