@@ -155,8 +155,7 @@ async fn ready(address: SocketAddr, ready: bool) {
 #[tokio::test]
 async fn a_lost_lease_interrupts_terraform_and_nothing_is_reported() {
     let mut world = World::with_stubborn(1, 1).await;
-    world.stand.with(|known| known.expires_in = SHORT);
-    let lease = world.stand.hand_out(StageKind::Validate);
+    let lease = world.apply();
     world.begun().await;
     world.stand.with(|known| {
         known.refuse.insert("renew", lease_lost());
@@ -168,15 +167,16 @@ async fn a_lost_lease_interrupts_terraform_and_nothing_is_reported() {
     assert!(world.stand.with(|known| known.reports.is_empty()));
     let known = world.outcome(&lease);
     assert_eq!(known["reported"], false);
-    assert_eq!(known["step"], "terraform init");
+    assert_eq!(known["step"], "terraform apply");
     assert!(!world.stubborn_runs());
+    let plan = world.work().join(&lease).join("work/plan.tfplan");
+    assert!(!plan.exists());
 }
 
 #[tokio::test]
 async fn a_lease_that_runs_out_interrupts_terraform_and_what_is_known_is_told_if_it_is_still_heard() {
     let world = World::with_stubborn(1, 1).await;
-    world.stand.with(|known| known.expires_in = SHORT);
-    world.stand.hand_out(StageKind::Validate);
+    world.apply();
     world.begun().await;
     world
         .stand
@@ -225,16 +225,99 @@ async fn services_that_stumble_lose_no_byte_of_the_log_and_no_report() {
 }
 
 #[tokio::test]
-async fn a_runner_that_is_stopped_interrupts_terraform_and_says_so() {
-    let mut world = World::with_stubborn(1, 1).await;
-    world.stand.hand_out(StageKind::Validate);
+async fn a_runner_that_is_stopped_interrupts_terraform_and_leaves_what_changes_nothing_to_another_attempt() {
+    for kind in [StageKind::Validate, StageKind::Plan, StageKind::Apply] {
+        let mut world = World::with_stubborn(1, 1).await;
+        world.stand.with(|known| known.plan = b"a plan".to_vec());
+        let lease = world.stand.hand_out(kind);
+        world.begun().await;
+        world.stop().await;
+        assert_eq!(world.interrupts(), 1);
+        assert!(!world.work().join(lease).exists());
+        let reports = world.stand.with(|known| known.reports.clone());
+        if kind == StageKind::Apply {
+            assert_eq!(reports[0].outcome(), StageOutcome::Failed);
+            assert_eq!(reports[0].failure_reason, "RUNNER_FAILED");
+            assert_eq!(reports[0].failure_detail, "the runner is stopped");
+        } else {
+            assert!(reports.is_empty(), "{reports:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_apply_that_was_killed_after_a_cancellation_is_not_reported() {
+    let mut world = World::with_stubborn(99, 1).await;
+    let lease = world.apply();
     world.begun().await;
+    world.stand.with(|known| known.cancel = true);
+    until("the interrupt", || world.interrupts() == 1).await;
+    let (program, _) = world.stubborn_and_supervisor();
+    kill_process(Pid::from_raw(program).unwrap(), Signal::KILL).unwrap();
+    until("the outcome's note", || world.outcome(&lease)["outcome"] == "unknown").await;
     world.stop().await;
-    let report = world.stand.report().await;
-    assert_eq!(report.outcome(), StageOutcome::Failed);
-    assert_eq!(report.failure_reason, "RUNNER_FAILED");
-    assert_eq!(report.failure_detail, "the runner is stopped");
+    assert!(world.stand.with(|known| known.reports.is_empty()));
+    let kept = world.work().join(&lease).join("work");
+    assert!(kept.join("errored.tfstate").exists() && !kept.join("plan.tfplan").exists());
+}
+
+#[tokio::test]
+async fn an_interrupted_apply_whose_supervisor_is_killed_has_no_second_interrupt() {
+    let mut world = World::with_stubborn(99, 1).await;
+    let lease = world.apply();
+    world.begun().await;
+    world.stand.with(|known| known.cancel = true);
+    until("the interrupt", || world.interrupts() == 1).await;
+    let (program, supervisor) = world.stubborn_and_supervisor();
+    kill_process(Pid::from_raw(supervisor).unwrap(), Signal::KILL).unwrap();
+    let told = "nobody stands by terraform";
+    let log = || world.stand.log();
+    until("a word about it", || log().contains(told)).await;
+    assert!(world.stubborn_runs());
+    kill_process(Pid::from_raw(program).unwrap(), Signal::KILL).unwrap();
+    until("the outcome's note", || world.outcome(&lease)["outcome"] == "unknown").await;
     assert_eq!(world.interrupts(), 1);
+    world.stop().await;
+    assert!(world.stand.with(|known| known.reports.is_empty()));
+}
+
+#[tokio::test]
+async fn a_begin_that_is_refused_or_cancelled_is_reported_as_such() {
+    let wrong = refusal(Code::InvalidArgument, "INVALID_REQUEST", &[]);
+    for (refused, cancel) in [(wrong, false), (Status::unavailable("gone"), true)] {
+        let mut world = World::new(CONFIGURATION).await;
+        world.stand.with(|known| {
+            known.expires_in = SHORT;
+            known.refuse.insert("start", refused);
+            known.cancel = cancel;
+        });
+        let lease = world.stand.hand_out(StageKind::Apply);
+        world.start("no-such-terraform");
+        let report = world.stand.report().await;
+        if cancel {
+            assert_eq!(report.outcome(), StageOutcome::Cancelled);
+        } else {
+            assert_eq!(report.outcome(), StageOutcome::Failed);
+            assert_eq!(report.failure_reason, "RUNNER_FAILED");
+        }
+        world.stop().await;
+        assert!(!world.work().join(lease).exists());
+    }
+}
+
+#[tokio::test]
+async fn a_stage_that_is_handed_out_while_the_runner_stops_is_not_begun() {
+    let mut world = World::new(CONFIGURATION).await;
+    world.start("no-such-terraform");
+    let stand = world.stand.clone();
+    // The first question does not wait.
+    let asked = |calls: &[(&str, String, String)]| calls.iter().filter(|call| call.0 == "acquire").count();
+    stand.until("a question", |known| asked(&known.calls) > 1).await;
+    tokio::join!(world.stop(), async { stand.hand_out(StageKind::Apply) });
+    stand.with(|known| {
+        assert!(known.leases.is_empty());
+        assert!(known.reports.is_empty() && known.calls.iter().all(|call| call.0 != "start"));
+    });
 }
 
 #[tokio::test]

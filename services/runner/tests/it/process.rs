@@ -61,7 +61,9 @@ async fn a_frozen_runner_outlives_its_lease_but_terraform_does_not_and_its_repor
     world.stand.with(|known| known.expires_in = Duration::from_secs(2));
     let program = world.stubborn(1, 0);
     let mut runner = world.process(program.to_str().unwrap());
-    let lease = world.stand.hand_out(StageKind::Validate);
+    world.quick();
+    world.stand.with(|known| known.plan = b"a plan".to_vec());
+    let lease = world.stand.hand_out(StageKind::Apply);
     world.begun().await;
     signal(&runner, Signal::STOP);
     until("the interrupt", || world.interrupts() == 1).await;

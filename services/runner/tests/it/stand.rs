@@ -201,7 +201,7 @@ impl RunnerService for Stand {
     async fn append_log(&self, request: Request<AppendLogRequest>) -> Result<Response<AppendLogResponse>, Status> {
         self.arrived("append_log", &request)?;
         let request = request.into_inner();
-        assert!(!request.content.is_empty() && request.content.len() <= 64 * 1024);
+        assert!(!request.content.is_empty() && request.content.len() <= 512 * 1024);
         self.with(|known| {
             let (offset, length) = (request.offset as usize, known.log.len());
             if offset > length {

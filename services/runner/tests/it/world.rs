@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use api::pipelines::v1::StageKind;
 use kit::config::Env;
 use runner::Config;
 use tempfile::TempDir;
@@ -147,6 +148,16 @@ impl World {
     /// `init` is over at once, and an apply leaves a state that it could not store.
     pub(crate) fn quick(&self) {
         std::fs::write(self.dir.path().join("quick"), "").unwrap();
+    }
+
+    /// Hands out an apply whose lease is short and whose `init` is over at once; the lease's id.
+    pub(crate) fn apply(&self) -> String {
+        self.quick();
+        self.stand.with(|known| {
+            known.expires_in = Duration::from_secs(2);
+            known.plan = b"a plan".to_vec();
+        });
+        self.stand.hand_out(StageKind::Apply)
     }
 
     /// Whether the stubborn program still runs.
