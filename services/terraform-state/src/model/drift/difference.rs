@@ -15,6 +15,10 @@ const MOST_SHOWN_BYTES: usize = 16 << 10;
 /// The most that lists and maps in a shown value lie in one another; clients of protobuf refuse 100 messages, of which
 /// each takes three.
 const MOST_SHOWN_DEPTH: usize = 16;
+/// Shorter marked texts are not looked for within others: they are met by chance.
+const LEAST_SOUGHT_CHARACTERS: usize = 4;
+/// Of more marked texts none is looked for, and every text of the resource is kept back.
+const MOST_SOUGHT: usize = 1_000;
 /// Longer paths are cut.
 const MOST_PATH_CHARACTERS: usize = 1_000;
 
@@ -215,11 +219,20 @@ impl Walk<'_> {
         } else if alike(sides, |side| side.array().is_some()) {
             let (start, was, is) = middle(before.array().unwrap_or_default(), after.array().unwrap_or_default());
             for index in start..start + was.max(is) {
-                self.between(
-                    &place.at(index),
+                let announced = index.checked_sub(1).is_some_and(|last| {
+                    let words = [before, after].map(|side| side.element(last).value.and_then(Value::as_str));
+                    words.into_iter().flatten().any(secret::announces)
+                });
+                let place = place.at(index);
+                let (before, after) = (
                     before.element(index).only_if(index < start + was),
                     after.element(index).only_if(index < start + is),
                 );
+                if announced {
+                    self.mask(&place, before, after);
+                } else {
+                    self.between(&place, before, after);
+                }
             }
         } else {
             self.leaf(place, before, after);
@@ -252,14 +265,24 @@ impl Walk<'_> {
         });
     }
 
+    /// Whether a text is a marked one, or has one in it.
+    fn repeats(&self, text: &str) -> bool {
+        let within = |marked: &&str| {
+            marked.len() < text.len() && text.contains(*marked) && marked.chars().count() >= LEAST_SOUGHT_CHARACTERS
+        };
+        self.marked.contains(text) || self.marked.len() > MOST_SOUGHT || self.marked.iter().any(within)
+    }
+
     /// Whether something in a value is kept back.
     fn hides(&self, side: Side<'_>) -> bool {
         let Some(value) = side.value else { return false };
         side.is_marked()
             || match value {
                 Value::Null | Value::Bool(_) | Value::Number(_) => false,
-                Value::String(text) => self.marked.contains(text.as_str()) || secret::looks(text),
-                Value::Array(items) => (0..items.len()).any(|index| self.hides(side.element(index))),
+                Value::String(text) => secret::looks(text) || self.repeats(text),
+                Value::Array(items) => {
+                    secret::given(items) || (0..items.len()).any(|index| self.hides(side.element(index)))
+                }
                 Value::Object(object) => {
                     secret::labels(object)
                         || side

@@ -6,26 +6,31 @@ use serde_json::Value;
 use uuid::Uuid;
 
 /// Parts of a name that are not met by chance: they count without regard to the words around them.
-const UNMISTAKABLE: [&str; 15] = [
+const UNMISTAKABLE: [&str; 20] = [
     "accesskey",
+    "accountkey",
     "apikey",
     "connectionstring",
     "credential",
     "customdata",
+    "masterkey",
+    "passcode",
     "passphrase",
     "passwd",
     "password",
+    "primarykey",
     "privatekey",
     "secret",
     "sharedkey",
     "signingkey",
+    "sshkey",
     "subscriptionkey",
     "token",
     "userdata",
 ];
 
 /// Words that count when they stand alone.
-const WORDS: [&str; 24] = [
+const WORDS: [&str; 28] = [
     "auth",
     "authorization",
     "bearer",
@@ -34,20 +39,24 @@ const WORDS: [&str; 24] = [
     "certificates",
     "certs",
     "cookie",
+    "creds",
     "dsn",
     "hmac",
     "jwt",
     "key",
     "keys",
+    "otp",
     "pass",
     "pem",
     "pfx",
     "pin",
     "private",
     "psk",
+    "pw",
     "pwd",
     "salt",
     "sas",
+    "seed",
     "signature",
     "webhook",
 ];
@@ -123,6 +132,19 @@ pub(crate) fn labels(object: &serde_json::Map<String, Value>) -> bool {
         .any(|(key, value)| NAMING.contains(&key.to_lowercase().as_str()) && value.as_str().is_some_and(names))
 }
 
+/// Whether a word of a command line says that the next one is a secret: `--password`, `-token`, and `-p`, which many
+/// programs take for one.
+pub(crate) fn announces(word: &str) -> bool {
+    word.starts_with('-') && !word.contains('=') && (word == "-p" || names(word))
+}
+
+/// Whether a list is a command line with a secret in it.
+pub(crate) fn given(items: &[Value]) -> bool {
+    items
+        .windows(2)
+        .any(|pair| pair[0].as_str().is_some_and(announces) && !pair[1].is_null())
+}
+
 /// Whether an attribute carries what its resource is named for.
 pub(crate) fn carries(name: &str) -> bool {
     CARRYING.contains(&name)
@@ -133,7 +155,7 @@ pub(crate) fn holds(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
         Value::String(text) => looks(text),
-        Value::Array(items) => items.iter().any(holds),
+        Value::Array(items) => given(items) || items.iter().any(holds),
         Value::Object(object) => {
             labels(object)
                 || object
@@ -213,7 +235,7 @@ fn assigns(text: &str) -> bool {
             .zip(text.split_whitespace().skip(1))
             .any(|(word, next)| {
                 let scheme = word.trim_matches(|c: char| !c.is_alphanumeric());
-                (word.starts_with("--") && names(word))
+                announces(word.trim_matches(['"', '\'']))
                     || (scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("basic"))
                         && next.len() >= 8
             })
@@ -347,6 +369,15 @@ mod tests {
             "user_data_base64",
             "pwd",
             "auth",
+            "db_pw",
+            "creds",
+            "passcode",
+            "otp",
+            "seed",
+            "masterkey",
+            "sshkey",
+            "primarykey",
+            "accountkey",
         ] {
             assert!(names(name), "{name}");
         }
@@ -405,6 +436,9 @@ mod tests {
             "Server=db;User Id=app;Password=x;",
             "export DB_PASSWORD=hunter2",
             "run --api-key abc",
+            "mysql -u app -p hunter2",
+            "vault login -token 'x'",
+            r#"["mysqld", "--password", "x"]"#,
             "password: x",
             "Authorization: Bearer abcdefgh",
             "ghp_16C7e42F292c6912E7",

@@ -217,3 +217,35 @@ fn what_is_long_is_left_out_or_cut() {
         .map(|path| path.chars().count());
     assert_eq!(path, Some(MOST_PATH_CHARACTERS + 1));
 }
+
+#[test]
+fn what_stands_behind_a_flag_for_a_secret_is_hidden() {
+    let command = |flag: &str, value: &str| json!({ "command": ["run", flag, value, "fast"] });
+    for flag in ["--password", "-p", "-token", "--db-pw"] {
+        assert_eq!(
+            unmarked(&command(flag, "old"), &command(flag, "new")),
+            ["command[2]: masked"]
+        );
+    }
+    assert_eq!(
+        unmarked(&command("--size", "old"), &command("--size", "new")),
+        ["command[2]: \"old\" -> \"new\""]
+    );
+    assert_eq!(
+        unmarked(&json!({"a": 1}), &json!({"a": ["run", "--password", "new"]})),
+        ["a: masked"]
+    );
+}
+
+#[test]
+fn a_marked_text_within_another_is_hidden() {
+    let server = |secret: &str, url: &str| json!({ "secretive": secret, "url": url });
+    let marks = || [json!({"secretive": true}), json!({"secretive": true})];
+    let told_of = |secret: &str| {
+        let (before, after) = (server(secret, "old/hunt/x"), server(secret, "new/hunt/y"));
+        told(&before, &after, marks())
+    };
+    assert_eq!(told_of("hunt"), ["url: masked"]);
+    assert_eq!(told_of("hun"), ["url: \"old/hunt/x\" -> \"new/hunt/y\""]);
+    assert_eq!(told_of("hunter"), ["url: \"old/hunt/x\" -> \"new/hunt/y\""]);
+}
