@@ -1,6 +1,11 @@
 //! What a state's JSON says at its top, read without making a tree of all the rest.
 
-use std::{fmt, io::Read};
+mod bounded;
+
+use std::{
+    fmt,
+    io::{BufReader, ErrorKind, Read},
+};
 
 use kit::{Error, Result, Violations};
 use serde::{
@@ -8,6 +13,7 @@ use serde::{
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
+use self::bounded::Bounded;
 use crate::model::{kept, version::Heading};
 
 /// Reads a whole state.
@@ -17,7 +23,14 @@ use crate::model::{kept, version::Heading};
 /// # Errors
 /// INVALID_REQUEST where it is no state of version 4, and nothing of its content in the message.
 pub(crate) fn read(state: impl Read) -> Result<Heading> {
+    let state = BufReader::with_capacity(64 << 10, Bounded::new(state));
     let top: Top = serde_json::from_reader(state).map_err(|error| {
+        if error.io_error_kind() == Some(ErrorKind::InvalidData) {
+            return Error::violation(
+                "content",
+                "is no Terraform state: a key or a text is too long, it lies too deep, or it is a list",
+            );
+        }
         if error.is_io() {
             return Error::internal(error);
         }
@@ -196,6 +209,45 @@ mod tests {
         let text = r#"{"serial":7,"lineage":"l","meta":{"k":"v"},"encrypted_data":"AAAA","encryption_version":"v0"}"#;
         let heading = read(text.as_bytes()).unwrap();
         assert_eq!((heading.serial, heading.resource_count, heading.blank), (7, -1, false));
+    }
+
+    #[test]
+    fn what_the_parser_would_hold_whole_is_bounded_and_what_it_passes_over_is_not() {
+        let (long, deep) = ("x\\\"".repeat(30_000), "[".repeat(1_000));
+        let top = |rest: &str| format!(r#"{{"version":4,"serial":1,"lineage":"l",{rest}}}"#);
+        for good in [
+            top(&format!(
+                r#""resources":[{{"mode":"managed","instances":[{{"a":"{long}"}}]}}]"#
+            )),
+            top(&format!(r#""outputs":{{"a":{{"value":"{long}"}},"b":"{long}"}}"#)),
+            top(&format!(r#""meta":{{"a":"{long}"}},"encrypted_data":"{long}""#)),
+            top(&format!(r#""check_results":[{}1{}]"#, "[".repeat(900), "]".repeat(900))),
+        ] {
+            assert_eq!(read(good.as_bytes()).unwrap().lineage, "l");
+        }
+        for bad in [
+            format!(r#"{{"version":4,"serial":1,"lineage":"{long}"}}"#),
+            format!(r#"{{"version":4,"serial":1,"{long}":"l"}}"#),
+            format!(r#""{long}""#),
+            top(&format!(r#""terraform_version":"{long}""#)),
+            top(&format!(r#""encrypted_dat\u0061":"{long}""#)),
+            top(&format!(r#""encrypted_data":"","terraform_version":"{long}""#)),
+            top(&format!(r#""resources":["{long}"]"#)),
+            top(&format!(r#""resources":[["{long}"]]"#)),
+            top(&format!(r#""resources":[{{"mode":"{long}"}}]"#)),
+            top(&format!(r#""resources":[{{"instances":[{{}}],"mode":"{long}"}}]"#)),
+            top(&format!(r#""outputs":{{"{long}":1}}"#)),
+            top(&format!(r#""outputs":{{"a":{deep}"#)),
+            r#"[4,1,"l","1.11.4",[],{},null]"#.to_owned(),
+        ] {
+            let error = read(bad.as_bytes()).unwrap_err();
+            assert_eq!(error.reason_name(), "INVALID_REQUEST");
+            assert!(
+                error.violations()[0].description.contains("too long"),
+                "{:.80}: {error:?}",
+                bad
+            );
+        }
     }
 
     #[test]
