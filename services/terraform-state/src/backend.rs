@@ -2,6 +2,8 @@
 //!
 //! Every function that changes something is called with the state's row held.
 
+use std::time::Duration;
+
 use api::events::v1::{StateWritten, event::Payload};
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -11,12 +13,14 @@ use kit::{
     crypto::KeyRing,
     db::{Db, Tx},
     failpoint,
+    ids::Principal,
     service::Kit,
 };
 use secrecy::ExposeSecret;
 
 use crate::{
     content::{Check, Content, Place, corrupt, open},
+    memory::{Memory, Share},
     model::{
         Caller, DesignId,
         lock::{Lock, LockId, NewLock, mismatch},
@@ -28,8 +32,10 @@ use crate::{
 
 /// Who may take a lock from its holder, and push over the rules of serial and lineage.
 pub(crate) const FORCE: &str = "terraform_state.lock.force";
+/// For how long after it took a lock away a call that names no lock is the repeat of the one that did.
+const REPEATED_FOR: Duration = Duration::from_secs(30);
 /// As many chunks are kept from the check before the answer; the content of a longer one is read again.
-const KEPT_CHUNKS: usize = 8;
+const KEPT_CHUNKS: usize = 1;
 
 /// What states are kept with. Cheap to clone.
 #[derive(Clone)]
@@ -39,11 +45,25 @@ pub(crate) struct Backend {
     pub(crate) ring: KeyRing,
     /// The most bytes of a content.
     pub(crate) limit: u64,
+    /// The room for contents on their way.
+    pub(crate) memory: Memory,
 }
 
 /// Whether the caller may go over a holder and over the rules.
 pub(crate) fn may_force(scope: &OrgScope) -> bool {
     scope.permissions().holds(FORCE)
+}
+
+/// Whether the caller may touch a state that was found: a job's is of its name, and of no other design than its own.
+///
+/// # Errors
+/// CALLER_NOT_ALLOWED.
+pub(crate) fn touchable(scope: &OrgScope, state: &State) -> Result<()> {
+    scope.within("state", state.name.as_str())?;
+    match state.design_id {
+        Some(design) if scope.bound("design").is_some() => scope.within("design", &design.to_string()),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The design that a state of a job's making belongs to.
@@ -55,9 +75,13 @@ pub(crate) fn bound_design(scope: &OrgScope) -> Result<Option<DesignId>> {
 /// Takes a state's lock. The holder's repeat is answered like the first call: its answer may have been lost.
 ///
 /// # Errors
-/// STATE_LOCKED with the holder.
+/// STATE_LOCKED with the holder, LOCK_MISMATCH for the lock that was given back or taken away last: a call that comes
+/// after its own UNLOCK must not leave a lock that nobody knows of.
 pub(crate) async fn take(tx: &mut Tx, state: &State, new: &NewLock) -> Result<Lock> {
     let Some(held) = store::lock::find(tx, state.id).await? else {
+        if state.released_lock_id.as_deref() == Some(new.id.as_str()) {
+            return Err(mismatch("the lock was given back or taken away before"));
+        }
         return store::lock::insert(tx, state.id, new).await;
     };
     let repeated = held.is_held(&new.id, Caller::of(tx.principal())?);
@@ -68,17 +92,14 @@ pub(crate) async fn take(tx: &mut Tx, state: &State, new: &NewLock) -> Result<Lo
     Err(held.refusal())
 }
 
-/// Gives a lock back. The repeat of the last release changes nothing.
+/// Gives the caller's lock back. The repeat of the last release changes nothing.
 ///
 /// # Errors
 /// LOCK_MISMATCH, and no lock is released.
-pub(crate) async fn release(tx: &mut Tx, state: &State, id: &LockId, may_force: bool) -> Result<()> {
+pub(crate) async fn release(tx: &mut Tx, state: &State, id: &LockId) -> Result<()> {
     let caller = Caller::of(tx.principal())?;
     match store::lock::find(tx, state.id).await? {
         Some(held) if held.is_held(id, caller) => store::lock::delete(tx, state.id, id, None).await,
-        Some(held) if held.id == *id && may_force => {
-            store::lock::delete(tx, state.id, id, Some("unlocked by another caller")).await
-        }
         Some(held) if held.id == *id => Err(mismatch("the lock is another caller's, who alone gives it back")),
         Some(_) | None if state.released_lock_id.as_deref() == Some(id.as_str()) => {
             if state.released_by_force {
@@ -91,24 +112,39 @@ pub(crate) async fn release(tx: &mut Tx, state: &State, id: &LockId, may_force: 
     }
 }
 
-/// Takes a lock from its holder: the one with this id, or whichever it is.
+/// Takes a lock from its holder, the one with this id or whichever it is, and says whether there was one to take.
 ///
 /// # Errors
 /// LOCK_MISMATCH.
-pub(crate) async fn take_away(tx: &mut Tx, state: &State, id: Option<&LockId>, reason: &str) -> Result<()> {
+pub(crate) async fn take_away(tx: &mut Tx, state: &State, id: Option<&LockId>, reason: &str) -> Result<bool> {
     match store::lock::find(tx, state.id).await? {
+        // Whose answer was lost asks again, and means the lock before this one.
+        Some(held) if id.is_none() && took_away(tx, state, &held).await? => Ok(false),
         Some(held) if id.is_none_or(|id| *id == held.id) => {
-            store::lock::delete(tx, state.id, &held.id, Some(reason)).await
+            store::lock::delete(tx, state.id, &held.id, Some(reason)).await?;
+            Ok(true)
         }
         Some(_) => Err(mismatch("another lock is held")),
         // A repeat of what was done before; Terraform names no lock at all.
         None if state.released_by_force
             && id.is_none_or(|id| state.released_lock_id.as_deref() == Some(id.as_str())) =>
         {
-            Ok(())
+            Ok(false)
         }
         None => Err(mismatch("no lock is held")),
     }
+}
+
+/// Whether the caller took the lock before the held one away, a moment ago.
+async fn took_away(tx: &mut Tx, state: &State, held: &Lock) -> Result<bool> {
+    let Some(released_at) = state.released_at else {
+        return Ok(false);
+    };
+    let theirs = state.released_by() == Some(Caller::of(tx.principal())?);
+    Ok(state.released_by_force
+        && theirs
+        && held.created_at > released_at
+        && store::now(tx).await? < released_at + REPEATED_FOR)
 }
 
 impl Backend {
@@ -125,7 +161,7 @@ impl Backend {
     ///
     /// # Errors
     /// STATE_LOCKED without a lock id while somebody holds the state, LOCK_MISMATCH with a lock id that is not the
-    /// caller's current one, SERIAL_CONFLICT, KEY_MISSING where the current version cannot be compared.
+    /// caller's current one, and for a job without one, SERIAL_CONFLICT, KEY_MISSING where the current version cannot be compared.
     pub(crate) async fn write(
         &self,
         tx: &mut Tx,
@@ -136,6 +172,9 @@ impl Backend {
     ) -> Result<(Version, bool)> {
         let lock = store::lock::find(tx, state.id).await?;
         match (&lock, given) {
+            (None, None) if matches!(tx.principal(), Principal::Job(_)) => {
+                return Err(mismatch("a job writes under its lock alone"));
+            }
             (None, None) => {}
             (Some(held), Some(id)) if held.is_held(id, Caller::of(tx.principal())?) => {
                 store::lock::update_seen(tx, state.id).await?;
@@ -148,7 +187,7 @@ impl Backend {
             0 => None,
             number => {
                 let found = store::version::find(tx, state.id, number).await?;
-                Some(found.ok_or_else(|| corrupt("the current version is missing"))?)
+                Some(found.ok_or_else(|| corrupt("the current version is missing", state.id, number))?)
             }
         };
         let same = current.as_ref().is_some_and(|current| content.is(current));
@@ -185,9 +224,11 @@ impl Backend {
     /// Reads a version to its end: what is answered afterwards is whole and what was written.
     ///
     /// # Errors
-    /// CONTENT_CORRUPT, KEY_MISSING.
+    /// CONTENT_CORRUPT, KEY_MISSING, OVERLOADED.
     pub(crate) async fn read(&self, tx: &mut Tx, state: &State, version: Version) -> Result<Reading> {
         let place = self.place(state, tx, &version);
+        let mut share = self.memory.share();
+        share.grow_for(u64::try_from(version.size_bytes).unwrap_or(u64::MAX))?;
         let mut check = Check::new();
         let mut kept = Vec::new();
         for chunk in 0..version.chunks {
@@ -207,6 +248,7 @@ impl Backend {
             place,
             version,
             kept,
+            _share: share,
         })
     }
 
@@ -220,7 +262,7 @@ impl Backend {
 
     async fn chunk(&self, tx: &mut Tx, place: Place, version: &Version, chunk: i32) -> Result<Bytes> {
         let sealed = store::chunk::find(tx, version.id, chunk).await?;
-        let sealed = sealed.ok_or_else(|| corrupt("a chunk is missing"))?;
+        let sealed = sealed.ok_or_else(|| corrupt("a chunk is missing", place.state, version.number))?;
         let at = usize::try_from(chunk).map_err(Error::internal)?;
         let plain = open(&self.ring, place, (at, chunk + 1 == version.chunks), sealed).await?;
         Ok(Bytes::copy_from_slice(plain.expose_secret()))
@@ -238,6 +280,8 @@ pub(crate) struct Reading {
     place: Place,
     pub(crate) version: Version,
     kept: Vec<Bytes>,
+    /// Until the last part is taken, or the answer given up.
+    _share: Share,
 }
 
 impl Reading {

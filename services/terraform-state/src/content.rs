@@ -2,7 +2,10 @@
 //!
 //! What arrives is sealed as it comes and never stands unsealed on a disk; what is answered was opened to its end before.
 
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::{
+    fmt::Display,
+    io::{self, Read, Seek, SeekFrom, Write},
+};
 
 use kit::{
     Error, Reason, Result,
@@ -15,15 +18,18 @@ use tempfile::SpooledTempFile;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use crate::model::{
-    StateId,
-    version::{Heading, Version},
+use crate::{
+    memory::{Memory, Share},
+    model::{
+        StateId,
+        version::{Heading, Version},
+    },
 };
 
 /// Bytes of content in a chunk, the last but fewer; its row stays below 1 MiB.
 pub(crate) const CHUNK: usize = (1 << 20) - 4096;
 /// What is kept in memory of a content that arrives; more goes into a file.
-const IN_MEMORY: usize = 4 << 20;
+const IN_MEMORY: usize = 1 << 20;
 const HASH_CONTEXT: &str = "terraform_state content";
 
 /// Where a content belongs.
@@ -62,21 +68,30 @@ pub(crate) async fn open(
     sealed: Vec<u8>,
 ) -> Result<SecretSlice<u8>> {
     let ring = ring.clone();
-    let opened = spawn_blocking(move || ring.open(&sealed, &place.of_chunk(chunk, last))).await;
-    opened.map_err(Error::internal)?.map_err(|error| match error {
+    let opened = aside(move || ring.open(&sealed, &place.of_chunk(chunk, last))).await?;
+    opened.map_err(|error| match error {
         OpenError::UnknownKey(_) => Error::new(
             Reason::KeyMissing,
             "the state was sealed under a key that the service does not have",
         )
         .retry_after(std::time::Duration::from_secs(30))
         .with_source(error),
-        OpenError::Corrupt => corrupt("a chunk does not open in its place"),
+        OpenError::Corrupt => corrupt("a chunk does not open in its place", place.state, place.version),
     })
 }
 
 /// A content that is not what was written.
-pub(crate) fn corrupt(what: &'static str) -> Error {
-    Error::new(Reason::ContentCorrupt, "the state's content is corrupt").with_source(what)
+pub(crate) fn corrupt(what: &'static str, state: StateId, version: impl Display) -> Error {
+    Error::new(Reason::ContentCorrupt, "the state's content is corrupt")
+        .with_source(format!("{what} (state {state}, version {version})"))
+}
+
+/// Runs what takes long away from the threads that answer calls.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    // What a panic says may hold a part of a content.
+    spawn_blocking(work)
+        .await
+        .map_err(|_| Error::internal("sealing panicked"))
 }
 
 /// Checks a content that is read, chunk by chunk, against its version's row.
@@ -104,10 +119,18 @@ impl Check {
         let digest = *self.digest.finalize().as_bytes();
         let told = hashed(place, version.number, version.serial, &digest);
         if u64::try_from(version.size_bytes) != Ok(self.size) {
-            return Err(corrupt("the content's length is another one"));
+            return Err(corrupt(
+                "the content's length is another one",
+                place.state,
+                version.number,
+            ));
         }
         if !ring.matches(HASH_CONTEXT, &told, &version.content_hash) {
-            return Err(corrupt("the content's hash is another one"));
+            return Err(corrupt(
+                "the content's hash is another one",
+                place.state,
+                version.number,
+            ));
         }
         Ok(())
     }
@@ -155,11 +178,12 @@ pub(crate) struct Arriving {
     limit: u64,
     md5: Md5,
     digest: blake3::Hasher,
+    share: Share,
 }
 
 impl Arriving {
     /// Nothing yet, and at most `limit` bytes to come.
-    pub(crate) fn new(ring: &KeyRing, place: Place, limit: u64) -> Self {
+    pub(crate) fn new(ring: &KeyRing, place: Place, limit: u64, memory: &Memory) -> Self {
         Arriving {
             sealed: Some(Box::new(Sealed {
                 ring: ring.clone(),
@@ -172,18 +196,20 @@ impl Arriving {
             limit,
             md5: Md5::new(),
             digest: blake3::Hasher::new(),
+            share: memory.share(),
         }
     }
 
     /// The next part.
     ///
     /// # Errors
-    /// MESSAGE_TOO_LARGE beyond the limit.
+    /// MESSAGE_TOO_LARGE beyond the limit, OVERLOADED where there is no room.
     pub(crate) async fn push(&mut self, mut part: &[u8]) -> Result<()> {
         self.size += part.len() as u64;
         if self.size > self.limit {
             return Err(too_large(self.limit));
         }
+        self.share.grow_for(self.size)?;
         self.md5.update(part);
         self.digest.update(part);
         while self.plain.len() + part.len() > CHUNK {
@@ -213,23 +239,23 @@ impl Arriving {
             .sealed
             .take()
             .expect("only a failed seal keeps it, which ended this");
-        let (sealed, heading) = spawn_blocking(move || {
+        let (sealed, heading) = aside(move || {
             let plain = Plain {
                 sealed: &mut sealed,
                 chunk: 0,
                 open: SecretSlice::from(Vec::new()),
                 at: 0,
             };
-            let heading = crate::wire::heading::read(io::BufReader::with_capacity(64 << 10, plain));
+            let heading = crate::wire::heading::read(plain);
             (sealed, heading)
         })
-        .await
-        .map_err(Error::internal)?;
+        .await?;
         Ok(Content {
             sealed: Some(sealed),
             heading: heading?,
             size: self.size,
             digest: *self.digest.finalize().as_bytes(),
+            _share: self.share,
         })
     }
 
@@ -239,12 +265,11 @@ impl Arriving {
             .take()
             .expect("only a failed seal keeps it, which ended this");
         let plain = SecretSlice::from(std::mem::take(&mut self.plain));
-        let (sealed, done) = spawn_blocking(move || {
+        let (sealed, done) = aside(move || {
             let done = sealed.append(plain.expose_secret(), last);
             (sealed, done)
         })
-        .await
-        .map_err(Error::internal)?;
+        .await?;
         done.map_err(Error::internal)?;
         self.sealed = Some(sealed);
         Ok(())
@@ -289,6 +314,7 @@ pub(crate) struct Content {
     heading: Heading,
     size: u64,
     digest: [u8; 32],
+    _share: Share,
 }
 
 impl Content {
@@ -335,12 +361,11 @@ impl Content {
             .sealed
             .take()
             .ok_or_else(|| Error::internal("a chunk was not read"))?;
-        let (sealed, bytes) = spawn_blocking(move || {
+        let (sealed, bytes) = aside(move || {
             let bytes = sealed.sealed(chunk);
             (sealed, bytes)
         })
-        .await
-        .map_err(Error::internal)?;
+        .await?;
         self.sealed = Some(sealed);
         bytes.map_err(Error::internal)
     }
@@ -386,7 +411,7 @@ mod tests {
         ] {
             let place = place();
             let sent = state(bytes);
-            let mut arriving = Arriving::new(&ring, place, u64::MAX);
+            let mut arriving = Arriving::new(&ring, place, u64::MAX, &Memory::new());
             for part in sent.chunks(70_001) {
                 arriving.push(part).await.unwrap();
             }
@@ -417,23 +442,27 @@ mod tests {
     async fn what_is_too_large_or_not_what_was_told_is_refused() {
         let ring = KeyRing::ephemeral();
         let sent = state(10);
-        let mut arriving = Arriving::new(&ring, place(), sent.len() as u64 - 1);
+        let mut arriving = Arriving::new(&ring, place(), sent.len() as u64 - 1, &Memory::new());
         assert_eq!(
             arriving.push(&sent).await.unwrap_err().reason(),
             Reason::MessageTooLarge
         );
-        let mut arriving = Arriving::new(&ring, place(), sent.len() as u64);
+        let mut arriving = Arriving::new(&ring, place(), sent.len() as u64, &Memory::new());
         arriving.push(&sent).await.unwrap();
         let error = arriving.finish(Some([0; 16])).await.err().unwrap();
         assert_eq!(error.violations()[0].field, "content_md5");
-        let empty = Arriving::new(&ring, place(), 1).finish(None).await.err().unwrap();
+        let empty = Arriving::new(&ring, place(), 1, &Memory::new())
+            .finish(None)
+            .await
+            .err()
+            .unwrap();
         assert_eq!(empty.violations()[0].field, "content");
     }
 
     #[tokio::test]
     async fn a_large_content_leaves_no_plain_text_in_its_file() {
         let ring = KeyRing::ephemeral();
-        let mut arriving = Arriving::new(&ring, place(), u64::MAX);
+        let mut arriving = Arriving::new(&ring, place(), u64::MAX, &Memory::new());
         let sent = state(6 << 20);
         arriving.push(&sent).await.unwrap();
         let mut content = arriving.finish(None).await.unwrap();

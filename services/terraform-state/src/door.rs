@@ -24,11 +24,11 @@ use tonic::{Status, body::Body};
 use uuid::Uuid;
 
 use self::{
-    refusal::{REQUEST_ID, refusal},
+    refusal::{ALLOWED, REQUEST_ID, refusal},
     request::{Incoming, collected, decoded, parameter, told_md5},
 };
 use crate::{
-    backend::{Backend, bound_design, force_missing, may_force, release, take, take_away},
+    backend::{Backend, bound_design, force_missing, may_force, release, take, take_away, touchable},
     content::{Arriving, Place},
     model::{
         StateId,
@@ -51,6 +51,8 @@ enum Wanted {
     Write,
     Lock,
     Unlock,
+    /// Nothing that a lock's address is for.
+    Nothing,
 }
 
 /// What a request wants, and the encoded name of the state.
@@ -71,7 +73,7 @@ fn wanted(parts: &Parts) -> Option<(Wanted, &str)> {
     match method {
         "POST" | "PUT" | "LOCK" => Some((Wanted::Lock, name)),
         "DELETE" | "UNLOCK" => Some((Wanted::Unlock, name)),
-        _ => None,
+        _ => Some((Wanted::Nothing, name)),
     }
 }
 
@@ -82,7 +84,7 @@ impl Door for TerraformHttp {
         policy::find(match wanted {
             Wanted::Read => "/board3.terraform_state.v1.StateService/DownloadState",
             Wanted::Write => "/board3.terraform_state.v1.StateService/UploadState",
-            Wanted::Lock => "/board3.terraform_state.v1.LockService/LockState",
+            Wanted::Lock | Wanted::Nothing => "/board3.terraform_state.v1.LockService/LockState",
             Wanted::Unlock => "/board3.terraform_state.v1.LockService/UnlockState",
         })
     }
@@ -122,6 +124,8 @@ impl Door for TerraformHttp {
             Wanted::Write => self.write(scope, name, &parts, body).await,
             Wanted::Lock => self.lock(scope, name, &parts, body).await,
             Wanted::Unlock => self.unlock(scope, name, &parts, body).await,
+            Wanted::Nothing => Err(Error::new(Reason::MethodUnknown, "a lock has no such method")
+                .with(ALLOWED, "POST, PUT, DELETE, LOCK, UNLOCK")),
         };
         answer.map_err(|error| error.with(REQUEST_ID, request_id))
     }
@@ -136,14 +140,18 @@ impl TerraformHttp {
         let reading = self.backend.kit.db.read(&scope, async |tx| {
             let state = store::state::find_named(tx, &name).await?;
             let state = state.ok_or_else(|| Error::not_found("state", name.as_str()))?;
+            touchable(&scope, &state)?;
+            tx.about(&state);
             if state.latest_version == 0 {
                 return Err(Error::not_found("state_version", 0));
             }
-            tx.about(&state);
-            store::lock::update_seen(tx, state.id).await?;
             let version = store::version::find(tx, state.id, state.latest_version).await?;
-            let version = version.ok_or_else(|| crate::content::corrupt("the current version is missing"))?;
-            self.backend.read(tx, &state, version).await
+            let version = version.ok_or_else(|| {
+                crate::content::corrupt("the current version is missing", state.id, state.latest_version)
+            })?;
+            let reading = self.backend.read(tx, &state, version).await?;
+            store::lock::update_seen(tx, state.id).await?;
+            Ok(reading)
         });
         let reading = reading.await?;
         let length = reading.version.size_bytes;
@@ -171,13 +179,14 @@ impl TerraformHttp {
             .db
             .look(&scope, async |tx| store::state::find_named(tx, &name).await);
         let known = known.await?;
+        known.as_ref().map_or(Ok(()), |state| touchable(&scope, state))?;
         let id = known.map_or_else(StateId::new, |state| state.id);
         let place = Place {
             org: scope.org(),
             state: id,
             version: Uuid::new_v4(),
         };
-        let mut arriving = Arriving::new(&self.backend.ring, place, self.backend.limit);
+        let mut arriving = Arriving::new(&self.backend.ring, place, self.backend.limit, &self.backend.memory);
         let mut body = Incoming::new(body, self.backend.limit);
         while let Some(part) = body.part().await? {
             arriving.push(&part).await?;
@@ -232,20 +241,23 @@ impl TerraformHttp {
         } else {
             Some(lock_info(&body)?)
         };
-        let force = may_force(&scope);
         let forced = told.as_ref().is_none_or(|told| told.bare);
-        if forced && !force {
+        if forced && !may_force(&scope) {
             return Err(force_missing());
         }
         let reply = self.backend.kit.db.write(&scope, async |tx| {
             let state = store::state::lock_named(tx, &name).await?;
             let state = state.ok_or_else(|| mismatch("there is no such state, and no lock of it"))?;
+            touchable(&scope, &state)?;
             tx.about(&state);
             match &told {
-                Some(told) if !told.bare => release(tx, &state, &told.lock.id, force).await?,
+                Some(told) if !told.bare => release(tx, &state, &told.lock.id).await?,
                 told => {
                     let id = told.as_ref().map(|told| &told.lock.id);
-                    take_away(tx, &state, id, "force-unlock by Terraform").await?;
+                    if take_away(tx, &state, id, "force-unlock by Terraform").await? {
+                        // The call is an UnlockState; the trail tells who took a lock from another.
+                        tx.acted("ForceUnlockState", &state);
+                    }
                 }
             }
             Ok(UnlockStateResponse {})
@@ -266,6 +278,7 @@ async fn held(tx: &mut Tx, scope: &OrgScope, id: StateId, name: &StateName) -> R
         state = store::state::lock_named(tx, name).await?;
     }
     let state = state.ok_or_else(|| Error::internal("a state is neither there nor can it be made"))?;
+    touchable(scope, &state)?;
     tx.about(&state);
     Ok(state)
 }

@@ -18,6 +18,7 @@ use kit::{
 mod backend;
 mod content;
 mod door;
+mod memory;
 pub mod model;
 mod rpc;
 mod schema;
@@ -57,14 +58,20 @@ fn configure(env: &mut Env) -> Option<Build> {
     let (ring, listener, limit) = (ring?, listener?, limit?);
     Some(Box::new(move |kit: Kit| {
         Box::pin(async move {
-            let backend = backend::Backend { kit, ring, limit };
+            let memory = memory::Memory::new();
+            let backend = backend::Backend {
+                kit,
+                ring,
+                limit,
+                memory: memory.clone(),
+            };
             let states = rpc::state::States {
                 backend: backend.clone(),
             };
             let locks = rpc::lock::Locks {
                 backend: backend.clone(),
             };
-            let drifts = rpc::drift::Drifts::new(backend.kit.clone(), backend.ring.clone());
+            let drifts = rpc::drift::Drifts::new(backend.kit.clone(), backend.ring.clone(), memory);
             Ok(Parts::new()
                 .serve(StateServiceServer::new(states).max_decoding_message_size(MOST_REQUEST_BYTES))
                 .serve(LockServiceServer::new(locks).max_decoding_message_size(MOST_LOCK_REQUEST_BYTES))

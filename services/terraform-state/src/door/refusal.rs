@@ -13,6 +13,9 @@ use crate::model::lock::Lock;
 /// The key under which an error of ours holds the call's request id, which the response's headers tell anyway.
 pub(super) const REQUEST_ID: &str = "request_id";
 
+/// The key under which an error of ours holds the verbs of an address that has others than a state's.
+pub(super) const ALLOWED: &str = "allowed";
+
 /// How Terraform hears of a failure.
 pub(super) fn refusal(error: &Error) -> Response<Body> {
     let status = status(error.reason());
@@ -38,7 +41,9 @@ pub(super) fn refusal(error: &Error) -> Response<Body> {
             );
         }
         StatusCode::METHOD_NOT_ALLOWED => {
-            headers.insert(header::ALLOW, HeaderValue::from_static("GET, POST, PUT, LOCK, UNLOCK"));
+            let allowed = error.told(ALLOWED).and_then(|verbs| HeaderValue::from_str(verbs).ok());
+            let usual = HeaderValue::from_static("GET, POST, PUT, LOCK, UNLOCK");
+            headers.insert(header::ALLOW, allowed.unwrap_or(usual));
         }
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
             let delay = error.retry_delay().unwrap_or(Duration::from_secs(1));

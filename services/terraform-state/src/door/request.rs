@@ -1,21 +1,15 @@
 //! What a request of Terraform's holds: a body with a bound and a digest, a lock's id, a state's name.
 
-use std::time::Duration;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, request::Parts};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use kit::{Error, Result};
 use md5::{Digest, Md5};
 use tonic::body::Body;
 
 use crate::{content::too_large, wire::lock::MOST_INFO_BYTES};
-
-/// How much of a body that is too large is still read, so that its sender comes to see the answer.
-const DRAINED: u64 = 64 << 20;
-/// For how long.
-const DRAINED_FOR: Duration = Duration::from_secs(5);
 
 /// A body as it comes in.
 pub(super) struct Incoming {
@@ -32,23 +26,16 @@ impl Incoming {
     /// The next part; none at its end.
     ///
     /// # Errors
-    /// MESSAGE_TOO_LARGE beyond the limit, after as much of the rest as is worth it.
+    /// MESSAGE_TOO_LARGE beyond the limit, and at once where the length is told.
     pub(super) async fn part(&mut self) -> Result<Option<Bytes>> {
+        if self.read.saturating_add(self.body.size_hint().lower()) > self.limit {
+            return Err(too_large(self.limit));
+        }
         let part = self.next().await?;
         self.read += part.as_ref().map_or(0, |part| part.len() as u64);
         if self.read <= self.limit {
             return Ok(part);
         }
-        let most = self.read + DRAINED;
-        let drain = async {
-            while let Ok(Some(part)) = self.next().await {
-                self.read += part.len() as u64;
-                if self.read > most {
-                    break;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(DRAINED_FOR, drain).await;
         Err(too_large(self.limit))
     }
 

@@ -5,7 +5,7 @@ use kit::db::About;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{DesignId, StateId, lock::Lock, version::Version};
+use super::{Caller, DesignId, PrincipalId, PrincipalKind, StateId, lock::Lock, version::Version};
 use crate::schema::states;
 
 /// The name of a state, unique in its organization; also its path below `/v1/states/`.
@@ -77,10 +77,24 @@ pub struct State {
     pub released_lock_id: Option<String>,
     /// Whether it was taken away.
     pub released_by_force: bool,
+    /// What kind of caller did that.
+    pub released_by_kind: Option<PrincipalKind>,
+    /// The caller that did.
+    pub released_by_id: Option<PrincipalId>,
+    /// When.
+    pub released_at: Option<OffsetDateTime>,
     /// When it was made.
     pub created_at: OffsetDateTime,
     /// When it was last written.
     pub updated_at: OffsetDateTime,
+}
+
+impl State {
+    /// Who gave the last lock back or took it away.
+    pub fn released_by(&self) -> Option<Caller> {
+        let (kind, id) = self.released_by_kind.zip(self.released_by_id)?;
+        Some(Caller { kind, id })
+    }
 }
 
 impl About for State {

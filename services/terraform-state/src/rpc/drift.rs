@@ -1,7 +1,5 @@
 //! DriftService.
 
-use std::{sync::Arc, time::Duration};
-
 use api::{
     events::v1::event::Payload,
     terraform_state::v1::{
@@ -17,14 +15,12 @@ use kit::{
     service::Kit,
 };
 use prost::Message;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::spawn_blocking,
-};
+use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{find, hold, listing, no_message, there};
 use crate::{
+    memory::{Memory, Share},
     model::{
         StateId,
         drift::{Check, DriftFilter, DriftLogId, Figures, plan},
@@ -39,8 +35,6 @@ use crate::{
 const MIB: usize = 1 << 20;
 /// The most bytes of a plan.
 const MOST_PLAN_BYTES: usize = 64 * MIB;
-/// The most bytes of plans that are held at once, over all calls, in MiB.
-const MOST_HELD_MIB: usize = 256;
 /// As many rows are read at once, and no more once there are as many bytes as a page has: values may be long.
 const ROWS_AT_ONCE: usize = 100;
 const MOST_PAGE_BYTES: usize = 4 * MIB;
@@ -51,12 +45,12 @@ pub(crate) struct Drifts {
     /// Seals values.
     seals: KeyRing,
     figures: Figures,
-    held: Arc<Semaphore>,
+    memory: Memory,
 }
 
 impl Drifts {
     /// Values are sealed with `seals`; what checks find is counted from here on.
-    pub(crate) fn new(kit: Kit, seals: KeyRing) -> Self {
+    pub(crate) fn new(kit: Kit, seals: KeyRing, memory: Memory) -> Self {
         let figures = Figures::default();
         let (checks, resources) = (figures.clone(), figures.clone());
         let metrics = &kit.metrics;
@@ -70,7 +64,7 @@ impl Drifts {
             kit,
             seals,
             figures,
-            held: Arc::new(Semaphore::new(MOST_HELD_MIB)),
+            memory,
         }
     }
 }
@@ -88,14 +82,14 @@ impl DriftService for Drifts {
         let Detect { state: id, request_id } = first.try_into()?;
         let found = self.kit.db.look(&scope, async |tx| store::state::find(tx, id).await);
         there(&scope, found.await?, id)?;
-        let mut plan = Plan::new(&self.held);
+        let mut plan = Plan::new(self.memory.share());
         plan.push(&part)?;
         while let Some(message) = messages.message().await? {
             plan.push(&message.plan_json)?;
         }
         arguments.extend_from_slice(blake3::hash(&plan.bytes).as_bytes());
         repeats(&scope, &request_id, arguments)?;
-        let check = plan.check(self.seals.clone(), &scope, id).await?;
+        let (check, _share) = plan.check(self.seals.clone(), &scope, id).await?;
         let reply = self.kit.db.write(&scope, async |tx| {
             let state = hold(tx, &scope, id).await?;
             store::drift::insert(tx, &check.logs).await?;
@@ -171,16 +165,14 @@ impl Drifts {
 /// A plan as it comes in, and its share of what is held.
 struct Plan {
     bytes: Vec<u8>,
-    share: Option<OwnedSemaphorePermit>,
-    all: Arc<Semaphore>,
+    share: Share,
 }
 
 impl Plan {
-    fn new(all: &Arc<Semaphore>) -> Self {
+    fn new(share: Share) -> Self {
         Plan {
             bytes: Vec::new(),
-            share: None,
-            all: all.clone(),
+            share,
         }
     }
 
@@ -192,29 +184,24 @@ impl Plan {
         if length > MOST_PLAN_BYTES {
             return Err(Error::new(Reason::MessageTooLarge, "a plan has at most 64 MiB"));
         }
-        let share = self.share.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        for _ in share..length.div_ceil(MIB) {
-            let more = self.all.clone().try_acquire_owned().map_err(|_| {
-                Error::new(Reason::Overloaded, "too many plans are being read; try again")
-                    .retry_after(Duration::from_secs(1))
-            })?;
-            match &mut self.share {
-                Some(share) => share.merge(more),
-                None => self.share = Some(more),
-            }
-        }
+        let mib = length.div_ceil(MIB);
+        // Its text, and as much again of what is found in it.
+        self.share.grow(2 * mib)?;
+        // Doubled whenever it is full, it would take more than its share.
+        self.bytes.reserve_exact(mib * MIB - self.bytes.len());
         self.bytes.extend_from_slice(part);
         Ok(())
     }
 
-    /// What the plan says has drifted, ready to be written.
-    async fn check(self, seals: KeyRing, scope: &OrgScope, state: StateId) -> Result<Check> {
+    /// What the plan says has drifted, ready to be written, and the share that this has.
+    async fn check(self, seals: KeyRing, scope: &OrgScope, state: StateId) -> Result<(Check, Share)> {
         let org = scope.org();
         let read = spawn_blocking(move || {
-            let drift = plan::read(&self.bytes);
-            drop(self);
+            let Plan { bytes, share } = self;
+            let drift = plan::read(&bytes);
+            drop(bytes);
             let drift = drift.map_err(|wrong| Error::violation("plan_json", wrong))?;
-            Ok(Check::new(drift, &seals, org, state))
+            Ok((Check::new(drift, &seals, org, state), share))
         });
         // What a panic says may hold a part of the plan.
         read.await.map_err(|_| Error::internal("reading a plan panicked"))?

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::hold;
 use crate::{
-    backend::{self, Backend, may_force},
+    backend::{self, Backend},
     wire::lock::{Release, Take, TakeAway},
 };
 
@@ -44,7 +44,7 @@ impl LockService for Locks {
         let Release { id, lock } = request.try_into()?;
         let reply = self.backend.kit.db.write(&scope, async |tx| {
             let state = hold(tx, &scope, id).await?;
-            backend::release(tx, &state, &lock, may_force(&scope)).await?;
+            backend::release(tx, &state, &lock).await?;
             Ok(UnlockStateResponse {})
         });
         Ok(reply.await?)

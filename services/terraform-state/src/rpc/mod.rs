@@ -14,6 +14,7 @@ use kit::{
 use serde::Serialize;
 
 use crate::{
+    backend::touchable,
     model::{StateId, state::State},
     store,
 };
@@ -31,7 +32,7 @@ pub(crate) fn no_message() -> Error {
 /// The state, which must be there and the caller's to touch.
 pub(crate) fn there(scope: &OrgScope, found: Option<State>, id: StateId) -> Result<State> {
     let state = found.ok_or_else(|| Error::not_found("state", id))?;
-    scope.within("state", state.name.as_str())?;
+    touchable(scope, &state)?;
     Ok(state)
 }
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{find, hold, listing, no_message, there};
 use crate::{
-    backend::{Backend, bound_design, may_force},
+    backend::{Backend, bound_design, may_force, touchable},
     content::{Arriving, Place},
     model::{
         StateId,
@@ -79,7 +79,7 @@ impl StateService for States {
         let shown = self.backend.kit.db.read(&scope, async |tx| {
             let found = store::state::find_shown(tx, id).await?;
             let shown = found.ok_or_else(|| Error::not_found("state", id))?;
-            scope.within("state", shown.state.name.as_str())?;
+            touchable(&scope, &shown.state)?;
             Ok(shown)
         });
         Ok(Response::new(GetStateResponse {
@@ -94,7 +94,9 @@ impl StateService for States {
         let listing = listing(&self.backend.kit.ring, &scope, &asked.filter);
         let after = listing.open::<String>(&asked.token)?;
         let rows = self.backend.kit.db.read(&scope, async |tx| {
-            store::state::list(tx, &asked.filter, after.clone(), asked.size.fetch()).await
+            let mut rows = store::state::list(tx, &asked.filter, after.clone(), asked.size.fetch()).await?;
+            rows.retain(|shown| touchable(&scope, &shown.state).is_ok());
+            Ok(rows)
         });
         let cursor = |shown: &Shown| shown.state.name.as_str().to_owned();
         let (states, next_page_token) = page(&listing, asked.size, rows.await?, cursor, Into::into);
@@ -141,7 +143,7 @@ impl StateService for States {
             state: id,
             version: Uuid::new_v4(),
         };
-        let mut arriving = Arriving::new(&self.backend.ring, place, self.backend.limit);
+        let mut arriving = Arriving::new(&self.backend.ring, place, self.backend.limit, &self.backend.memory);
         arriving.push(&std::mem::take(&mut first.content)).await?;
         while let Some(message) = messages.message().await? {
             let mut violations = Violations::new();
@@ -180,11 +182,12 @@ impl StateService for States {
         let reading = self.backend.kit.db.read(&scope, async |tx| {
             let state = find(tx, &scope, id).await?;
             tx.about(&state);
-            store::lock::update_seen(tx, id).await?;
             let number = number.unwrap_or(state.latest_version);
             let version = store::version::find(tx, id, number).await?;
             let version = version.ok_or_else(|| Error::not_found("state_version", number))?;
-            self.backend.read(tx, &state, version).await
+            let reading = self.backend.read(tx, &state, version).await?;
+            store::lock::update_seen(tx, id).await?;
+            Ok(reading)
         });
         let reading = reading.await?;
         let mut version = Some(reading.version.clone().into());

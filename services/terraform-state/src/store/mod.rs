@@ -6,3 +6,14 @@ pub(crate) mod drift;
 pub(crate) mod lock;
 pub(crate) mod state;
 pub(crate) mod version;
+
+use diesel_async::RunQueryDsl;
+use kit::{Result, db::Tx};
+use time::OffsetDateTime;
+
+use crate::schema::clock_timestamp;
+
+/// The time that rows are written with.
+pub(crate) async fn now(tx: &mut Tx) -> Result<OffsetDateTime> {
+    Ok(diesel::select(clock_timestamp()).get_result(tx).await?)
+}

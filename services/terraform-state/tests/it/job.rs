@@ -6,7 +6,7 @@ use api::terraform_state::v1::{
 };
 use uuid::Uuid;
 
-use crate::world::{Grpc, WORK, World, id, reason, state};
+use crate::world::{Grpc, WORK, World, id, lock_info, reason, state};
 
 #[tokio::test]
 async fn a_job_makes_and_uses_its_own_state() {
@@ -140,6 +140,73 @@ async fn a_job_touches_no_other_state_whether_it_is_there_or_not() {
         .into_inner()
         .states;
     assert_eq!(listed.len(), 1);
+}
+
+#[tokio::test]
+async fn a_job_touches_no_state_of_another_design_by_naming_it() {
+    let world = World::new().await;
+    let job = || {
+        let design = Uuid::now_v7().to_string();
+        world
+            .served
+            .office
+            .job(world.org, &["terraform_state.*.*"], &design, "prod")
+    };
+    let (own, stranger) = (job(), job());
+    let lock = id();
+    assert_eq!(world.http_as(&own).lock("prod", &lock).await.status, 200);
+    let written = world.http_as(&own).post("prod", &lock, &state(1, "l", "x")).await;
+    assert_eq!(written.status, 200);
+    let http = world.http_as(&stranger);
+    for (method, body) in [
+        ("GET", String::new()),
+        ("POST", state(2, "l", "y")),
+        ("LOCK", lock_info(&id(), "OperationTypeApply")),
+        ("UNLOCK", lock_info(&lock, "OperationTypeApply")),
+        ("UNLOCK", String::new()),
+    ] {
+        let answer = http.ask(method, "/v1/states/prod", body.as_bytes()).await;
+        assert_eq!(
+            (answer.status, answer.reason().as_str()),
+            (403, "CALLER_NOT_ALLOWED"),
+            "{method}"
+        );
+    }
+    let state_id = world.grpc(&WORK).named("prod").await.id;
+    let mut grpc = Grpc::new(world.served.with(&stranger));
+    let get = GetStateRequest {
+        state_id: state_id.clone(),
+    };
+    let upload = UploadStateRequest {
+        state_id,
+        content: state(2, "l", "y").into_bytes(),
+        ..Default::default()
+    };
+    for (told, _) in [
+        reason(grpc.states.get_state(get).await),
+        reason(grpc.states.upload_state(tokio_stream::iter([upload])).await),
+    ] {
+        assert_eq!(told, "CALLER_NOT_ALLOWED");
+    }
+    let listed = grpc.states.list_states(ListStatesRequest::default()).await.unwrap();
+    assert!(listed.into_inner().states.is_empty());
+    assert_eq!(world.versions("prod").await, 1);
+    assert_eq!(world.number("select count(*) from state_locks").await, 1);
+}
+
+#[tokio::test]
+async fn a_job_writes_under_its_lock_alone() {
+    let world = World::new().await;
+    let credential = world
+        .served
+        .office
+        .job(world.org, &WORK, &Uuid::now_v7().to_string(), "prod");
+    let job = world.http_as(&credential);
+    let refused = job.post("prod", "", &state(1, "l", "x")).await;
+    assert_eq!((refused.status, refused.reason().as_str()), (409, "LOCK_MISMATCH"));
+    let lock = id();
+    assert_eq!(job.lock("prod", &lock).await.status, 200);
+    assert_eq!(job.post("prod", &lock, &state(1, "l", "x")).await.status, 200);
 }
 
 #[tokio::test]

@@ -154,6 +154,57 @@ async fn force_unlock_needs_its_permission_and_ends_the_holders_writes() {
 }
 
 #[tokio::test]
+async fn a_force_unlock_that_is_repeated_does_not_take_the_next_lock() {
+    let world = World::new().await;
+    let (holder, next) = (world.http(&WORK), world.http(&WORK));
+    let (force, other_force) = (world.http(&EVERYTHING), world.http(&EVERYTHING));
+    let (lock, after) = (id(), id());
+    let held = format!("select count(*) from state_locks where lock_id = '{after}'");
+    assert_eq!(holder.lock("prod", &lock).await.status, 200);
+    assert_eq!(force.ask("UNLOCK", "/v1/states/prod", b"").await.status, 200);
+    assert_eq!(next.lock("prod", &after).await.status, 200);
+    assert_eq!(force.ask("UNLOCK", "/v1/states/prod", b"").await.status, 200);
+    assert_eq!(world.number(&held).await, 1);
+    // Later, it is no repeat.
+    let later = "update states set released_at = released_at - interval '31 seconds'";
+    world.admin.batch_execute(later).await.unwrap();
+    assert_eq!(force.ask("UNLOCK", "/v1/states/prod", b"").await.status, 200);
+    assert_eq!(world.number(&held).await, 0);
+    // Nor is what somebody else asks for.
+    assert_eq!(next.lock("prod", &id()).await.status, 200);
+    assert_eq!(other_force.ask("UNLOCK", "/v1/states/prod", b"").await.status, 200);
+    assert_eq!(world.number("select count(*) from state_locks").await, 0);
+    let audited = world.audited().await;
+    let forced = audited
+        .iter()
+        .filter(|(action, _)| action == "terraform_state.ForceUnlockState");
+    assert_eq!(forced.count(), 3, "{audited:?}");
+}
+
+#[tokio::test]
+async fn who_may_force_gives_back_no_lock_of_another() {
+    let world = World::new().await;
+    let (holder, force) = (world.http(&WORK), world.http(&EVERYTHING));
+    let lock = id();
+    assert_eq!(holder.lock("prod", &lock).await.status, 200);
+    let refused = force.unlock("prod", &lock).await;
+    assert_eq!((refused.status, refused.reason().as_str()), (409, "LOCK_MISMATCH"));
+    assert_eq!(holder.unlock("prod", &lock).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_lock_that_comes_after_its_own_unlock_does_not_stick() {
+    let world = World::new().await;
+    let (http, other) = (world.http(&WORK), world.http(&WORK));
+    let lock = id();
+    assert_eq!(http.lock("prod", &lock).await.status, 200);
+    assert_eq!(http.unlock("prod", &lock).await.status, 200);
+    let late = http.lock("prod", &lock).await;
+    assert_eq!((late.status, late.reason().as_str()), (409, "LOCK_MISMATCH"));
+    assert_eq!(other.lock("prod", &id()).await.status, 200);
+}
+
+#[tokio::test]
 async fn what_is_too_long_in_a_lock_is_cut_and_a_lock_without_an_id_refused() {
     let world = World::new().await;
     let http = world.http(&WORK);
