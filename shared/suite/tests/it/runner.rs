@@ -111,7 +111,7 @@ impl Yard {
     fn waiting(&self) -> PathBuf {
         let (path, dir) = (self.dir.path().join("waiting-terraform"), self.dir.path().display());
         let script = format!(
-            "#!/bin/sh\nif [ \"$1\" = apply ] && mkdir {dir}/applying 2>/dev/null; then\n\
+            "#!/bin/sh\ntrap 'exit 1' INT\nif [ \"$1\" = apply ] && mkdir {dir}/applying 2>/dev/null; then\n\
              while [ ! -e {dir}/go ]; do sleep 0.05; done\nfi\nexec terraform \"$@\"\n"
         );
         fs::write(&path, script).unwrap();
