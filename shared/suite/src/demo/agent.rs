@@ -73,17 +73,23 @@ impl Agent {
             dir: &self.dir.join(&lease.id),
             password: &lease.job_credential,
         };
-        checkout.init(&self.export(lease).await?).await?;
+        let configuration = self.export(lease).await?;
         let (said, plan) = match lease.kind() {
             StageKind::Plan => {
+                checkout.init(&configuration).await?;
                 checkout.nothing_to_do().await?;
                 ("Plan: played.\n", b"played".to_vec())
             }
             StageKind::Apply => {
+                checkout.init(&configuration).await?;
                 checkout.apply().await?;
                 ("Apply complete! Played.\n", Vec::new())
             }
-            StageKind::Validate | StageKind::Unspecified => ("Success! Played.\n", Vec::new()),
+            // Touches no state, and its job may not.
+            StageKind::Validate | StageKind::Unspecified => {
+                checkout.put(&configuration)?;
+                ("Success! Played.\n", Vec::new())
+            }
         };
         let log = AppendLogRequest {
             lease_id: lease.id.clone(),

@@ -50,10 +50,15 @@ pub(super) struct Checkout<'a> {
 }
 
 impl Checkout<'_> {
+    /// Puts the configuration where Terraform finds it.
+    pub(super) fn put(&self, configuration: &[u8]) -> Result<()> {
+        fs::create_dir_all(self.dir)?;
+        fs::write(self.dir.join("main.tf.json"), configuration).with_context(|| self.dir.display().to_string())
+    }
+
     /// `terraform init`.
     pub(super) async fn init(&self, configuration: &[u8]) -> Result<()> {
-        fs::create_dir_all(self.dir)?;
-        fs::write(self.dir.join("main.tf.json"), configuration)?;
+        self.put(configuration)?;
         match self.terraform {
             Terraform::Real(program) => self
                 .run(program, &["init", "-input=false", "-reconfigure"])
