@@ -145,7 +145,7 @@ create table runners (
   -- As it says itself; empty where it has no Terraform.
   terraform_version text not null
     constraint runners_terraform_version_length check (char_length(terraform_version) <= 64),
-  -- Who registered it last: only they work with its leases.
+  -- Who registered it last: only they take stages in its name.
   principal_kind principal_kind not null,
   principal_id uuid not null,
   created_at timestamptz not null default clock_timestamp(),
@@ -162,6 +162,9 @@ create table stage_attempts (
   stage_id uuid not null,
   number integer not null constraint stage_attempts_number_positive check (number > 0),
   runner_id uuid not null,
+  -- Who took it: only they work with it, whoever has the runner's name meanwhile.
+  principal_kind principal_kind not null,
+  principal_id uuid not null,
   -- The fence: a write that names another one is refused.
   generation bigint not null default 1 constraint stage_attempts_generation_positive check (generation > 0),
   status attempt_status not null default 'leased',
@@ -194,7 +197,7 @@ create table stage_attempts (
 create unique index stage_attempts_live_key on stage_attempts (org_id, stage_id) where status in ('leased', 'running');
 create unique index stage_attempts_credential_key on stage_attempts (credential_hash)
   where status in ('leased', 'running');
-create index stage_attempts_fence_idx on stage_attempts (fence_at) where status in ('leased', 'running');
+create index stage_attempts_fence_idx on stage_attempts (fence_at, id) where status in ('leased', 'running');
 select board3.tenant_table('stage_attempts', true);
 
 -- The logs of attempts, sealed in pieces that join on without a gap.
@@ -231,15 +234,21 @@ language sql stable security definer set search_path = pipelines, pg_temp as $$
   where a.credential_hash = wanted and a.status in ('leased', 'running')
 $$;
 
--- Leases whose fence has passed, of every organization, oldest first. Each is looked at again under its execution's lock.
-create function expired_leases(most integer) returns table (org_id uuid, attempt_id uuid)
+-- Leases whose fence has passed, of every organization, oldest first and after a given one.
+-- Each is looked at again under its execution's lock.
+create function expired_leases(
+  most integer,
+  after_fence timestamptz default '-infinity',
+  after_id uuid default '00000000-0000-0000-0000-000000000000'
+) returns table (org_id uuid, attempt_id uuid, fence_at timestamptz)
 language sql stable security definer set search_path = pipelines, pg_temp as $$
-  select a.org_id, a.id
+  select a.org_id, a.id, a.fence_at
   from stage_attempts a
   where a.status in ('leased', 'running') and a.fence_at <= clock_timestamp()
-  order by a.fence_at
+    and (a.fence_at, a.id) > (after_fence, after_id)
+  order by a.fence_at, a.id
   limit most
 $$;
 
 grant execute on function job_by_credential(bytea) to board3_pipelines_app;
-grant execute on function expired_leases(integer) to board3_pipelines_worker;
+grant execute on function expired_leases(integer, timestamptz, uuid) to board3_pipelines_worker;

@@ -48,6 +48,7 @@ fn configure(env: &mut Env) -> Option<Build> {
                 terms,
                 bell: bell.clone(),
                 registrations: rpc::runner::Registrations::default(),
+                stopping: kit.stopping.clone(),
             };
             let jobs = rpc::job::Jobs {
                 db: kit.db.clone(),
@@ -58,10 +59,7 @@ fn configure(env: &mut Env) -> Option<Build> {
                 logs: rpc::log::Logs::new(&kit),
                 bell: bell.clone(),
             };
-            let drift = worker::Drift {
-                kit: kit.clone(),
-                bell: bell.clone(),
-            };
+            let drift = worker::Drift { kit: kit.clone() };
             Ok(Parts::new()
                 .serve(PipelineServiceServer::new(pipelines).max_decoding_message_size(MOST_REQUEST_BYTES))
                 .serve(RunnerServiceServer::new(runners).max_decoding_message_size(MOST_REQUEST_BYTES))

@@ -14,14 +14,17 @@ use kit::{
 use crate::{
     doorbell::Doorbell,
     model::{AttemptId, FailureDetail, attempt::End},
-    store::{self, lease::Held},
+    store::{
+        self,
+        lease::{Expired, Held},
+    },
 };
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);
 /// The longest between two looks while the database does not answer.
 const LONGEST: Duration = Duration::from_secs(15);
-/// The most leases of one look.
+/// The most leases that are listed at a time.
 const BATCH: i32 = 50;
 
 /// Looks for expired leases for as long as the service runs.
@@ -40,22 +43,25 @@ pub(crate) async fn run(kit: Kit, bell: Doorbell) {
     }
 }
 
-/// One look; a lease that cannot be ended keeps no other from its end.
+/// One look at all of them; a lease that cannot be ended keeps no other from its end, and is tried again at the next.
 async fn sweep(kit: &Kit, bell: &Doorbell) -> Result<()> {
     let scope = kit.scope();
-    let expired = kit
-        .worker
-        .look(&scope, async |tx| store::lease::list_expired(tx, BATCH).await)
-        .await?;
-    let mut failed = None;
-    for (org, attempt) in expired {
-        match expire(kit, org, attempt).await {
-            Ok(true) => bell.ring(),
-            Ok(false) => {}
-            Err(error) => failed = Some(error),
+    let mut after: Option<Expired> = None;
+    loop {
+        let listed = kit
+            .worker
+            .look(&scope, async |tx| store::lease::list_expired(tx, after, BATCH).await);
+        let expired = listed.await?;
+        for lease in &expired {
+            match expire(kit, lease.org(), lease.attempt()).await {
+                Ok(true) => bell.ring(),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(lease_id = %lease.attempt(), ?error, "an expired lease stands"),
+            }
         }
+        let Some(last) = expired.last() else { return Ok(()) };
+        after = Some(*last);
     }
-    failed.map_or(Ok(()), Err)
 }
 
 /// Ends a lease, if its fence has passed still; says whether it did.

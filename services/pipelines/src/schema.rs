@@ -137,6 +137,8 @@ diesel::table! {
         stage_id -> Uuid,
         number -> Int4,
         runner_id -> Uuid,
+        principal_kind -> PrincipalEnum,
+        principal_id -> Uuid,
         generation -> Int8,
         status -> AttemptEnum,
         leased_at -> Timestamptz,

@@ -5,12 +5,11 @@ use async_trait::async_trait;
 use kit::{Error, Result, Violations, db::Tx, events::consumer::Consumer, ids, service::Kit};
 
 use crate::{
-    doorbell::Doorbell,
     model::{DesignId, EventId, StateName, design::Design, execution::Origin},
     store,
 };
 
-/// Events that follow from events that follow from events: no chain is longer, so what drift starts has room for its own.
+/// No chain of events is longer (peers refuse what is); what drift starts is told of in events one deeper than its own.
 const DEEPEST: u32 = 4;
 
 /// Keeps `designs` as their service tells it.
@@ -45,7 +44,6 @@ impl Consumer for Designs {
 /// Starts the pipelines that drift starts, each once while the drift is being answered.
 pub(crate) struct Drift {
     pub(crate) kit: Kit,
-    pub(crate) bell: Doorbell,
 }
 
 #[async_trait]
@@ -81,8 +79,12 @@ impl Consumer for Drift {
             tracing::warn!(state = %state, "drift at the end of a chain of events starts nothing");
             return Ok(());
         }
-        self.kit.caught_up("designs").await;
+        // An older version would take back what the newest one has changed; the event is tried again instead.
+        if !self.kit.caught_up("designs").await {
+            return Err(Error::unavailable("designs", "its newest version is not known"));
+        }
         let Some(version) = store::design::find(tx, design).await?.and_then(|it| it.version(0).ok()) else {
+            tracing::info!(%design, state = %state, "drift of a design without a version starts nothing");
             return Ok(());
         };
         let origin = Origin::Drift {
@@ -90,11 +92,12 @@ impl Consumer for Drift {
             depth: i32::try_from(event.chain_depth + 1).map_err(Error::internal)?,
         };
         for pipeline in pipelines {
-            if let Some(execution) = store::execution::insert(tx, &pipeline, version, origin).await? {
-                tx.acted("TriggerExecution", &execution);
+            match store::execution::insert(tx, &pipeline, version, origin).await? {
+                Some(execution) => tx.acted("TriggerExecution", &execution),
+                None => tracing::info!(pipeline = %pipeline.id, "drift is being answered already; no second execution"),
             }
         }
-        self.bell.ring();
+        // No bell: the commit is yet to come. Runners that wait look by themselves soon enough.
         Ok(())
     }
 }

@@ -15,8 +15,10 @@ use crate::schema::stage_attempts;
 pub const LEASE: Duration = Duration::from_secs(30);
 /// How long after a lease's end it is taken away.
 pub const MARGIN: Duration = Duration::from_secs(15);
-/// How many attempts at a stage there are when contact is lost where nothing could be changed.
+/// How often a stage is begun when contact is lost where nothing could be changed.
 pub const MOST_ATTEMPTS: i32 = 3;
+/// How often a stage is handed out, begun or not, before it is given up.
+pub const MOST_LEASES: i32 = 20;
 
 /// An attempt's row, without its plan and its credential's hash.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
@@ -102,10 +104,19 @@ pub struct Outcome {
     pub failure_detail: FailureDetail,
 }
 
+/// How often a stage was tried, the attempt that ends among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tries {
+    /// How often it was handed out.
+    pub leased: i32,
+    /// How often of these a runner began it.
+    pub begun: i32,
+}
+
 /// What becomes of a live attempt and its stage when it ends; `cancelling` says whether the execution is.
 ///
 /// Of a lost apply that had begun nobody knows what it did: its outcome is unknown, and nothing tries it again.
-pub fn end(kind: StageKind, status: AttemptStatus, number: i32, cancelling: bool, end: End) -> Outcome {
+pub fn end(kind: StageKind, status: AttemptStatus, tries: Tries, cancelling: bool, end: End) -> Outcome {
     let outcome = |attempt, stage, failure_reason, failure_detail| Outcome {
         attempt,
         stage,
@@ -138,7 +149,7 @@ pub fn end(kind: StageKind, status: AttemptStatus, number: i32, cancelling: bool
             Some(FailureReason::Cancelled),
             detail,
         ),
-        End::Lost(detail) if number >= MOST_ATTEMPTS => outcome(
+        End::Lost(detail) if tries.begun >= MOST_ATTEMPTS || tries.leased >= MOST_LEASES => outcome(
             AttemptStatus::Lost,
             StageStatus::Failed,
             Some(FailureReason::LeaseExpired),
@@ -166,7 +177,11 @@ mod tests {
             for status in [AttemptStatus::Leased, AttemptStatus::Running] {
                 for number in 1..=MOST_ATTEMPTS {
                     for cancelling in [false, true] {
-                        let lost = end(kind, status, number, cancelling, End::Lost(FailureDetail::of("gone")));
+                        let tries = Tries {
+                            leased: number,
+                            begun: number,
+                        };
+                        let lost = end(kind, status, tries, cancelling, End::Lost(FailureDetail::of("gone")));
                         let unknown = kind == StageKind::Apply && status == AttemptStatus::Running;
                         assert_eq!(lost.attempt == AttemptStatus::OutcomeUnknown, unknown);
                         let wanted = match (unknown, cancelling, number) {
@@ -183,9 +198,23 @@ mod tests {
         }
     }
 
+    const FIRST: Tries = Tries { leased: 1, begun: 1 };
+
+    #[test]
+    fn what_was_never_begun_costs_no_attempt_and_comes_to_an_end() {
+        let lost = |leased, begun| {
+            let tries = Tries { leased, begun };
+            let gone = End::Lost(FailureDetail::of("gone"));
+            end(StageKind::Apply, AttemptStatus::Leased, tries, false, gone).stage
+        };
+        assert_eq!(lost(4, 0), StageStatus::Ready);
+        assert_eq!(lost(MOST_LEASES - 1, 2), StageStatus::Ready);
+        assert_eq!(lost(MOST_LEASES, 0), StageStatus::Failed);
+    }
+
     #[test]
     fn a_report_is_taken_at_its_word() {
-        let report = |what| end(StageKind::Apply, AttemptStatus::Running, 1, true, what).stage;
+        let report = |what| end(StageKind::Apply, AttemptStatus::Running, FIRST, true, what).stage;
         assert_eq!(report(End::Succeeded), StageStatus::Succeeded);
         assert_eq!(
             report(End::Failed(FailureReason::TerraformFailed, FailureDetail::of(""))),
@@ -207,7 +236,7 @@ mod tests {
                     End::Cancelled(FailureDetail::of("")),
                     End::Lost(FailureDetail::of("")),
                 ] {
-                    let outcome = end(kind, status, 1, false, what);
+                    let outcome = end(kind, status, FIRST, false, what);
                     assert!(stage.may_become(outcome.stage), "{stage:?} to {outcome:?}");
                     assert!(!outcome.attempt.is_live());
                 }

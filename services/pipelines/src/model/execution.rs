@@ -321,7 +321,11 @@ mod tests {
             StageStatus::Running => AttemptStatus::Running,
             other => panic!("{other:?} is held by nobody"),
         };
-        let outcome = attempt::end(stage.kind, status, stage.attempts, cancelling, end);
+        let tries = attempt::Tries {
+            leased: stage.attempts,
+            begun: stage.attempts,
+        };
+        let outcome = attempt::end(stage.kind, status, tries, cancelling, end);
         assert!(stage.status.may_become(outcome.stage));
         stage.status = outcome.stage;
         stage.failure_reason = outcome.failure_reason;

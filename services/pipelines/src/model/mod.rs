@@ -330,6 +330,18 @@ impl FailureReason {
     pub fn from_wire(name: &str) -> Option<Self> {
         FailureReason::ALL.iter().copied().find(|reason| reason.wire() == name)
     }
+
+    /// Whether a runner gives it; the others are this service's own findings.
+    pub const fn is_a_runners(self) -> bool {
+        match self {
+            FailureReason::LeaseExpired | FailureReason::Cancelled => false,
+            FailureReason::ToolMissing
+            | FailureReason::TerraformFailed
+            | FailureReason::ExportFailed
+            | FailureReason::ArtifactTooLarge
+            | FailureReason::RunnerFailed => true,
+        }
+    }
 }
 
 stored_enum! {

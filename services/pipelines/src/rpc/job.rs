@@ -41,6 +41,8 @@ impl JobService for Jobs {
                 "the job credential is unknown, or its lease has ended",
             )
         })?;
+        // A pipeline may name any state beside its design: the two are bound here by name alone, and terraform-state
+        // refuses a state that belongs to another design.
         Ok(Response::new(CheckJobCredentialResponse {
             organization_id: org.to_string(),
             job_id: job.attempt.id.to_string(),

@@ -18,6 +18,7 @@ use kit::{
     service::Kit,
 };
 use secrecy::{ExposeSecret, SecretSlice};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
@@ -33,6 +34,9 @@ const POLL: Duration = Duration::from_millis(500);
 /// How often a message comes while nothing is written.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// When a follower of a service that stops tries the next one.
+const RESUME: Duration = Duration::from_millis(500);
+
 /// What the stream answers.
 pub(crate) type LogStream = BoxStream<'static, Result<ReadStageLogsResponse, Status>>;
 
@@ -43,6 +47,8 @@ pub(crate) struct Logs {
     ring: Arc<KeyRing>,
     /// A stream outlives its call's deadline, which would be the limit of each statement.
     between_calls: WorkerScope,
+    /// Ends all following.
+    stopping: CancellationToken,
 }
 
 impl Logs {
@@ -51,6 +57,7 @@ impl Logs {
             db: kit.db.clone(),
             ring: kit.ring.clone(),
             between_calls: kit.scope(),
+            stopping: kit.stopping.clone(),
         }
     }
 }
@@ -73,7 +80,8 @@ struct Reader {
 /// The log of a stage's attempt from an offset on, and, followed, until it is complete.
 ///
 /// # Errors
-/// INVALID_REQUEST, RESOURCE_NOT_FOUND, LOG_GAP behind the end, CONTENT_CORRUPT, KEY_MISSING.
+/// INVALID_REQUEST, RESOURCE_NOT_FOUND, LOG_GAP behind the end, CONTENT_CORRUPT, KEY_MISSING; in the stream OVERLOADED
+/// when the service stops while the log is followed.
 pub(crate) async fn read(logs: &Logs, scope: &OrgScope, request: ReadStageLogsRequest) -> Result<LogStream> {
     let mut reader = Reader {
         logs: logs.clone(),
@@ -117,7 +125,17 @@ impl Reader {
                 if !self.asked.follow {
                     return Ok(None);
                 }
-                tokio::time::sleep(POLL).await;
+                tokio::select! {
+                    () = tokio::time::sleep(POLL) => {}
+                    () = self.logs.stopping.cancelled() => {}
+                }
+            }
+            if self.asked.follow && self.logs.stopping.is_cancelled() {
+                return Err(Error::new(
+                    Reason::Overloaded,
+                    "the service stops; follow the log from the next offset on",
+                )
+                .retry_after(RESUME));
             }
             self.look().await?;
         }

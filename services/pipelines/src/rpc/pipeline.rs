@@ -102,8 +102,7 @@ impl PipelineService for Pipelines {
         let (scope, request): (OrgScope, _) = admitted(request)?;
         let Run { pipeline: id, version } = request.try_into()?;
         let author = Author::of(scope.principal())?;
-        // A version that was published a moment ago is the newest here too.
-        self.kit.caught_up("designs").await;
+        self.learn(&scope, id, version).await?;
         let reply = self.kit.db.write(&scope, async |tx| {
             let pipeline = store::pipeline::find(tx, id).await?;
             let pipeline = pipeline.ok_or_else(|| Error::not_found("pipeline", id))?;
@@ -214,6 +213,31 @@ impl Pipelines {
     /// The list that a call pages through.
     fn listing(&self, scope: &OrgScope, filter: &impl Serialize) -> Listing<'_> {
         Listing::new(&self.kit.ring, scope.call().method.action, scope.org().0, filter)
+    }
+
+    /// Waits until the version that is to be run is known: for the newest one always, or one that was published a
+    /// moment ago would be passed over; for another one only where it is not known.
+    ///
+    /// # Errors
+    /// DEPENDENCY_UNAVAILABLE where designs has more to tell than could be heard.
+    async fn learn(&self, scope: &OrgScope, id: PipelineId, version: i32) -> Result<()> {
+        let known = version != 0
+            && self
+                .kit
+                .db
+                .look(scope, async |tx| {
+                    let Some(pipeline) = store::pipeline::find(tx, id).await? else {
+                        return Ok(false);
+                    };
+                    let design = store::design::find(tx, pipeline.design_id).await?;
+                    Ok(design.is_some_and(|design| design.version(version).is_ok()))
+                })
+                .await?;
+        if known || self.kit.caught_up("designs").await {
+            Ok(())
+        } else {
+            Err(Error::unavailable("designs", "its newest versions are not known"))
+        }
     }
 
     /// Waits for what designs has told where a design is not known yet: it may have been made a moment ago.

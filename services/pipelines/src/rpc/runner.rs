@@ -16,16 +16,17 @@ use kit::{
     Error, Reason, Result, Violations,
     auth::scope::{Admitted, OrgScope, admitted},
     crypto::KeyRing,
-    db::Db,
+    db::{Db, Tx},
     page::{Listing, PageSize},
 };
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretSlice};
 use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
     doorbell::Doorbell,
-    model::{ExecutionStatus, RunnerId, RunnerName, StageKind, attempt::End, log::MOST_LOG_BYTES},
+    model::{ExecutionStatus, RunnerId, RunnerName, StageKind, attempt::End, log::MOST_LOG_BYTES, stage::Stage},
     store::{
         self,
         lease::{Claim, Report, Terms},
@@ -47,6 +48,8 @@ pub(crate) struct Runners {
     pub(crate) bell: Doorbell,
     /// How often each runner has registered here.
     pub(crate) registrations: Registrations,
+    /// Ends all waiting.
+    pub(crate) stopping: CancellationToken,
 }
 
 /// Tells calls of a runner's earlier life from those of its present one: a call goes on when its client is gone, and
@@ -105,7 +108,7 @@ impl RunnerService for Runners {
         }
         loop {
             let heard = self.bell.heard();
-            if self.registrations.count(asked.runner) != registration {
+            if self.registrations.count(asked.runner) != registration || self.stopping.is_cancelled() {
                 return Ok(Response::new(AcquireResponse { lease: None }));
             }
             if let Some(lease) = self.claim(&scope, &asked).await? {
@@ -115,16 +118,23 @@ impl RunnerService for Runners {
                 return Ok(Response::new(AcquireResponse { lease: None }));
             }
             let look = until.min(Instant::now() + POLL);
-            let _ = tokio::time::timeout_at(look, heard).await;
+            tokio::select! {
+                () = heard => {}
+                () = tokio::time::sleep_until(look) => {}
+                () = self.stopping.cancelled() => {}
+            }
         }
     }
 
     async fn start(&self, request: Request<StartRequest>) -> Result<Response<StartResponse>, Status> {
         let (scope, request): (OrgScope, _) = admitted(request)?;
         let lease = Named::try_from(request)?;
+        let mut opened = None;
         let begun = self.db.write(&scope, async |tx| {
             let held = store::lease::lock_own(tx, lease.id).await?.lasting(lease.generation)?;
             tx.about(&held.stage);
+            // What cannot be opened is not begun.
+            opened = Some(self.plan(tx, &held.stage).await?);
             if held.attempt.started_at.is_none() {
                 store::lease::update_started(tx, &held).await?;
                 store::lease::update_renewed(tx, &held, self.terms).await?;
@@ -134,18 +144,16 @@ impl RunnerService for Runners {
         begun.await?;
         // Read anew, so that a repeat hears how long the lease lasts now and not how long it did.
         let reply = self.db.look(&scope, async |tx| {
+            store::lease::lock_own(tx, lease.id).await?.lasting(lease.generation)?;
             let lasting = store::lease::find_lasting(tx, lease.id).await?;
             let (attempt, stage, now) = lasting.ok_or_else(|| store::lease::lost(lease.id))?;
-            let plan = match stage.kind {
-                StageKind::Validate | StageKind::Plan => Vec::new(),
-                StageKind::Apply => {
-                    let plan = store::lease::find_plan(tx, &self.ring, &stage).await?;
-                    plan.expose_secret().to_vec()
-                }
+            let plan = match opened.take() {
+                Some(plan) => plan,
+                None => self.plan(tx, &stage).await?,
             };
             Ok(StartResponse {
                 expires_in: Some(lease::left(attempt.expires_at, now)),
-                plan,
+                plan: plan.expose_secret().to_vec(),
             })
         });
         Ok(Response::new(reply.await?))
@@ -216,6 +224,11 @@ impl RunnerService for Runners {
                 "cannot be success before the work has begun",
             );
             violations.check(
+                !matches!(told.end, End::Cancelled(_)) || held.execution.status == ExecutionStatus::Cancelling,
+                "outcome",
+                "cannot be cancelled where nobody has cancelled the execution",
+            );
+            violations.check(
                 (succeeded && held.stage.kind == StageKind::Plan) != told.plan.is_empty(),
                 "plan",
                 "comes with a plan that succeeded, and with nothing else",
@@ -257,6 +270,14 @@ impl RunnerService for Runners {
 }
 
 impl Runners {
+    /// The plan file that a stage is to do, empty where it does none.
+    async fn plan(&self, tx: &mut Tx, stage: &Stage) -> Result<SecretSlice<u8>> {
+        match stage.kind {
+            StageKind::Validate | StageKind::Plan => Ok(SecretSlice::default()),
+            StageKind::Apply => store::lease::find_plan(tx, &self.ring, stage).await,
+        }
+    }
+
     /// A stage for the runner, if one is ready.
     async fn claim(&self, scope: &OrgScope, asked: &Acquire) -> Result<Option<Lease>> {
         loop {

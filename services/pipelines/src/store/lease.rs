@@ -29,11 +29,11 @@ use crate::{
     model::{
         AttemptId, AttemptStatus, Author, DesignId, ExecutionId, ExecutionStatus, RunnerId, StageId, StageKind,
         StageStatus, StateName,
-        attempt::{self, Attempt, End, LEASE, MARGIN},
+        attempt::{self, Attempt, End, LEASE, MARGIN, Tries},
         execution::Execution,
         stage::Stage,
     },
-    schema::{clock_timestamp, pipeline_executions, pipeline_stages, runners, stage_attempts},
+    schema::{clock_timestamp, pipeline_executions, pipeline_stages, stage_attempts},
 };
 
 /// How a job credential starts.
@@ -42,6 +42,8 @@ const CREDENTIAL: &str = "pipelines job credential";
 /// What tests take away to see two applies on one state, and a write after the fence.
 const ONE_APPLY: &str = "pipelines.one_apply";
 const FENCE: &str = "pipelines.fence";
+/// The shortest margin: a runner needs 14 s to end what it does. Tests have no such patience.
+const LEAST_MARGIN: i64 = if cfg!(debug_assertions) { 1 } else { 15 };
 
 /// For how long leases are given.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +59,7 @@ impl Terms {
     pub(crate) fn read(env: &mut Env) -> Option<Terms> {
         let seconds = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
         let lease = env.number("BOARD3_LEASE_SECONDS", seconds(LEASE), 1..=600);
-        let margin = env.number("BOARD3_LEASE_MARGIN_SECONDS", seconds(MARGIN), 1..=600);
+        let margin = env.number("BOARD3_LEASE_MARGIN_SECONDS", seconds(MARGIN), LEAST_MARGIN..=600);
         Some(Terms {
             lease: lease?,
             margin: margin?,
@@ -164,7 +166,7 @@ select exists (
 /// until the commit, after a statement of its own has seen no other; and it stays in the way until its end is committed,
 /// however late it is. Execution and stage are held before the lock is waited for, and its holder waits for nothing more.
 pub(crate) async fn claim(tx: &mut Tx, ring: &KeyRing, runner: RunnerId, terms: Terms) -> Result<Claim> {
-    let org = tx.org();
+    let (org, caller) = (tx.org(), Author::of(tx.principal())?);
     let one_apply = !failpoint::without(&format!("{ONE_APPLY}/{org}"));
     let ready: Option<Ready> = sql_query(READY)
         .bind::<SqlUuid, _>(tx.org().0)
@@ -203,6 +205,8 @@ pub(crate) async fn claim(tx: &mut Tx, ring: &KeyRing, runner: RunnerId, terms: 
             stage_attempts::stage_id.eq(stage.id),
             stage_attempts::number.eq(stage.attempts + 1),
             stage_attempts::runner_id.eq(runner),
+            stage_attempts::principal_kind.eq(caller.kind),
+            stage_attempts::principal_id.eq(caller.id),
             stage_attempts::expires_at.eq(terms.expiry()),
             stage_attempts::fence_at.eq(terms.fence()),
             stage_attempts::credential_hash.eq(hash(ring, &credential)),
@@ -221,25 +225,19 @@ pub(crate) async fn claim(tx: &mut Tx, ring: &KeyRing, runner: RunnerId, terms: 
     Ok(Claim::Taken(Box::new(held), credential))
 }
 
-/// A lease of the caller's runners, held.
+/// A lease that the caller took, held.
 ///
 /// # Errors
-/// RESOURCE_NOT_FOUND, also for one of a runner that somebody else has registered.
+/// RESOURCE_NOT_FOUND, also for one that somebody else took.
 pub(crate) async fn lock_own(tx: &mut Tx, id: AttemptId) -> Result<Held> {
     let caller = Author::of(tx.principal())?;
-    let own = stage_attempts::table
-        .inner_join(
-            runners::table.on(runners::org_id
-                .eq(stage_attempts::org_id)
-                .and(runners::id.eq(stage_attempts::runner_id))),
-        )
-        .filter(
-            stage_attempts::org_id
-                .eq(tx.org())
-                .and(stage_attempts::id.eq(id))
-                .and(runners::principal_kind.eq(caller.kind))
-                .and(runners::principal_id.eq(caller.id)),
-        );
+    let own = stage_attempts::table.filter(
+        stage_attempts::org_id
+            .eq(tx.org())
+            .and(stage_attempts::id.eq(id))
+            .and(stage_attempts::principal_kind.eq(caller.kind))
+            .and(stage_attempts::principal_id.eq(caller.id)),
+    );
     let known: bool = diesel::select(diesel::dsl::exists(own)).get_result(tx).await?;
     let held = if known { lock(tx, id).await? } else { None };
     held.ok_or_else(|| Error::not_found("lease", id))
@@ -334,7 +332,21 @@ pub(crate) async fn update_ended(
         ..
     } = held;
     let cancelling = execution.status == ExecutionStatus::Cancelling;
-    let outcome = attempt::end(stage.kind, attempt.status, attempt.number, cancelling, end);
+    let begun: i64 = stage_attempts::table
+        .filter(
+            stage_attempts::org_id
+                .eq(tx.org())
+                .and(stage_attempts::stage_id.eq(stage.id))
+                .and(stage_attempts::started_at.is_not_null()),
+        )
+        .count()
+        .get_result(tx)
+        .await?;
+    let tries = Tries {
+        leased: attempt.number,
+        begun: i32::try_from(begun).unwrap_or(i32::MAX),
+    };
+    let outcome = attempt::end(stage.kind, attempt.status, tries, cancelling, end);
     let plan = report.as_ref().and_then(|report| report.plan);
     diesel::update(stage_attempts::table.find((tx.org(), attempt.id)))
         .set((
@@ -459,23 +471,43 @@ pub(crate) async fn find_job(tx: &mut Tx, id: AttemptId) -> Result<Option<Job>> 
     }))
 }
 
-/// Leases of all organizations whose fence has passed, oldest first; at most `most`. For the worker role.
-pub(crate) async fn list_expired(tx: &mut Tx, most: i32) -> Result<Vec<(OrgId, AttemptId)>> {
-    #[derive(QueryableByName)]
-    struct Expired {
-        #[diesel(sql_type = SqlUuid)]
-        org_id: Uuid,
-        #[diesel(sql_type = SqlUuid)]
-        attempt_id: Uuid,
+/// A lease whose fence has passed.
+#[derive(Clone, Copy, Debug, QueryableByName)]
+pub(crate) struct Expired {
+    #[diesel(sql_type = SqlUuid)]
+    org_id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    attempt_id: Uuid,
+    #[diesel(sql_type = Timestamptz)]
+    fence_at: OffsetDateTime,
+}
+
+impl Expired {
+    /// Whose it is.
+    pub(crate) fn org(&self) -> OrgId {
+        OrgId(self.org_id)
     }
-    let expired: Vec<Expired> = sql_query("select org_id, attempt_id from expired_leases($1)")
-        .bind::<diesel::sql_types::Integer, _>(most)
-        .load(tx)
-        .await?;
-    Ok(expired
-        .into_iter()
-        .map(|row| (OrgId(row.org_id), AttemptId(row.attempt_id)))
-        .collect())
+
+    /// Its id.
+    pub(crate) fn attempt(&self) -> AttemptId {
+        AttemptId(self.attempt_id)
+    }
+}
+
+/// Leases of all organizations whose fence has passed, oldest first, after the given one; at most `most`.
+/// For the worker role.
+pub(crate) async fn list_expired(tx: &mut Tx, after: Option<Expired>, most: i32) -> Result<Vec<Expired>> {
+    let (fence, id) = after.map_or((OffsetDateTime::UNIX_EPOCH, Uuid::nil()), |after| {
+        (after.fence_at, after.attempt_id)
+    });
+    Ok(
+        sql_query("select org_id, attempt_id, fence_at from expired_leases($1, $2, $3)")
+            .bind::<diesel::sql_types::Integer, _>(most)
+            .bind::<Timestamptz, _>(fence)
+            .bind::<SqlUuid, _>(id)
+            .load(tx)
+            .await?,
+    )
 }
 
 fn hash(ring: &KeyRing, credential: &SecretString) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! Runners. One belongs to its organization by name, and to whoever registered it last by its leases.
+//! Runners. One belongs to its organization by name; in that name stages are taken by whoever registered it last.
 
 use diesel::{BoolExpressionMethods, ExpressionMethods, QueryDsl, SelectableHelper, upsert::excluded};
 use diesel_async::RunQueryDsl;

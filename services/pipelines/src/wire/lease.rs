@@ -145,11 +145,15 @@ impl TryFrom<v1::CompleteRequest> for Told {
             ..request.clone()
         };
         let detail = FailureDetail::parse("failure_detail", request.failure_detail, &mut violations);
-        let reason = FailureReason::from_wire(&request.failure_reason);
+        let reason = FailureReason::from_wire(&request.failure_reason).filter(|reason| reason.is_a_runners());
         let outcome = v1::StageOutcome::try_from(request.outcome).ok();
         let failed = outcome == Some(v1::StageOutcome::Failed);
         if failed {
-            violations.check(reason.is_some(), "failure_reason", "must be one of Stage's");
+            violations.check(
+                reason.is_some(),
+                "failure_reason",
+                "must be one of Stage's that a runner gives",
+            );
         } else {
             violations.check(
                 request.failure_reason.is_empty(),

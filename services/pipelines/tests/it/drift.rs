@@ -159,3 +159,28 @@ async fn drift_of_a_design_without_a_version_starts_nothing() {
     assert_eq!(world.number("select count(*) from pipeline_executions").await, 0);
     assert_eq!(world.number("select count(*) from dead_letters").await, 0);
 }
+
+#[tokio::test]
+async fn drift_waits_for_the_newest_version_while_designs_is_away() {
+    let world = World::with(&[("BOARD3_DESIGNS", "http://127.0.0.1:1")]).await;
+    let (mut ada, design) = (world.operator(), Uuid::now_v7());
+    let known = format!(
+        "insert into designs (org_id, design_id, name, latest_version, deleted, revision)
+         values ('{}', '{design}', 'network', 0, false, 1)",
+        world.org
+    );
+    world.admin.batch_execute(&known).await.unwrap();
+    let pipeline = ada.make(answers_drift("repairs", design)).await.unwrap();
+    world.tell_design(world.org, design, 5, 9);
+    world.tell_drift(world.org, drifted(design, 1), 0);
+    // A replica that reaches designs.
+    let mut env = world.served.env.clone();
+    env.retain(|(name, _)| name != "BOARD3_DESIGNS");
+    env.push(("BOARD3_DESIGNS".to_owned(), world.served.office.address("designs")));
+    let replica = kit::service::start(pipelines::SERVICE, kit::config::Env::of(env)).await;
+    let replica = replica.unwrap_or_else(|problems| panic!("{problems}"));
+    wait("an execution", async || !executions(&ada, &pipeline).await.is_empty()).await;
+    assert_eq!(executions(&ada, &pipeline).await[0].design_version, 5);
+    assert_eq!(world.number("select count(*) from dead_letters").await, 0);
+    replica.stop().await;
+}

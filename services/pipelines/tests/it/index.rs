@@ -31,8 +31,8 @@ async fn crowded(world: &World) -> Client {
             lateral (select (case when n % 100 = 0 then 'ready' else 'succeeded' end)::pipelines.stage_status as status) r;
         insert into runners (org_id, id, name, terraform_version, principal_kind, principal_id)
         select distinct org_id, org_id, 'r', '', 'user'::pipelines.principal_kind, org_id from pipelines;
-        insert into stage_attempts (org_id, id, stage_id, number, runner_id, status, expires_at, fence_at, finished_at, credential_hash)
-        select org_id, gen_random_uuid(), id, 1, org_id, (case when n % 200 = 0 then 'running' else 'succeeded' end)::pipelines.attempt_status,
+        insert into stage_attempts (org_id, id, stage_id, number, runner_id, principal_kind, principal_id, status, expires_at, fence_at, finished_at, credential_hash)
+        select org_id, gen_random_uuid(), id, 1, org_id, 'user', org_id, (case when n % 200 = 0 then 'running' else 'succeeded' end)::pipelines.attempt_status,
             now(), now() + interval '1 hour', case when n % 200 <> 0 then now() end, sha256(n::text::bytea)
         from (select *, row_number() over () as n from pipeline_stages) s;
         analyze",
@@ -144,7 +144,9 @@ async fn what_is_asked_before_the_organization_is_known_runs_on_its_index() {
     let credential =
         "select org_id, id from stage_attempts where credential_hash = sha256('7') and status in ('leased', 'running')";
     let expired = "select org_id, id from stage_attempts where status in ('leased', 'running')
-        and fence_at <= clock_timestamp() order by fence_at limit 50";
+        and fence_at <= clock_timestamp()
+        and (fence_at, id) > ('-infinity'::timestamptz, '00000000-0000-0000-0000-000000000000'::uuid)
+        order by fence_at, id limit 50";
     for (query, index) in [
         (credential, "stage_attempts_credential_key"),
         (expired, "stage_attempts_fence_idx"),

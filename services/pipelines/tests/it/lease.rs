@@ -292,6 +292,16 @@ async fn a_report_that_cannot_be_true_is_refused_and_the_lease_lasts() {
         ..report(&lease, StageOutcome::Unspecified)
     };
     assert_eq!(violated(runner.complete(unknown).await), ["generation", "outcome"]);
+    // Nobody has cancelled it, and two reasons are for this service to give.
+    let cancelled = report(&lease, StageOutcome::Cancelled);
+    assert_eq!(violated(runner.complete(cancelled).await), ["outcome"]);
+    for own in ["LEASE_EXPIRED", "CANCELLED"] {
+        let failed = CompleteRequest {
+            failure_reason: own.to_owned(),
+            ..report(&lease, StageOutcome::Failed)
+        };
+        assert_eq!(violated(runner.complete(failed).await), ["failure_reason"]);
+    }
     runner.complete(done(&lease)).await.unwrap();
 }
 
@@ -392,12 +402,18 @@ async fn a_lease_is_nobodys_but_its_runners() {
         "RESOURCE_NOT_FOUND"
     );
     owner.renew(&lease).await.unwrap();
-    // A name belongs to the organization: whoever registers it works with it from now on.
+    // A name belongs to the organization: whoever registers it takes stages in it from now on, and what is under way
+    // stays with whoever took it.
     let heir = UserId::new();
     let taken_over = yard.runner_of(heir, "r1").await;
     assert_eq!(taken_over.id, owner.id);
-    assert_eq!(tried(&owner).await, nothing);
-    taken_over.renew(&lease).await.unwrap();
+    assert_eq!(tried(&taken_over).await, nothing);
+    let request = api::pipelines::v1::AcquireRequest {
+        runner_id: owner.id.clone(),
+        wait: None,
+    };
+    assert_eq!(reason(owner.calls.clone().acquire(request).await), "RESOURCE_NOT_FOUND");
+    owner.work(&lease).await;
     let back = RegisterRequest {
         name: "r1".to_owned(),
         ..Default::default()

@@ -7,6 +7,7 @@ mod index;
 mod job;
 mod lease;
 mod lease_apply;
+mod lease_end;
 mod lease_fence;
 mod log;
 mod page;

@@ -7,6 +7,7 @@ use kit::ids::{OrgId, Principal};
 use tonic::Code;
 use uuid::Uuid;
 
+use crate::runner_world::Yard;
 use crate::world::{World, metadata, new, reason};
 
 fn stage(name: &str, kind: StageKind, needs: &[&str]) -> StageDefinition {
@@ -183,4 +184,24 @@ async fn an_api_key_makes_pipelines() {
     let mut pipelines = api::pipelines::v1::pipeline_service_client::PipelineServiceClient::new(caller);
     let made = pipelines.create_pipeline(new("by key", design)).await.unwrap();
     assert_eq!(made.into_inner().pipeline.unwrap().creator_id, key.to_string());
+}
+
+#[tokio::test]
+async fn while_designs_is_away_a_known_version_runs_and_the_newest_is_not_guessed() {
+    let yard = Yard::with(&[("BOARD3_DESIGNS", "http://127.0.0.1:1")]).await;
+    let pipeline = yard.pipeline("prod", Vec::new()).await;
+    let run = async |version: i32| {
+        let request = RunPipelineRequest {
+            pipeline_id: pipeline.clone(),
+            design_version: version,
+            ..Default::default()
+        };
+        yard.people.clone().run_pipeline(request).await
+    };
+    let execution = run(2).await.unwrap().into_inner().execution.unwrap();
+    assert_eq!(execution.design_version, 2);
+    for unknown in [0, 4] {
+        let (reason, _) = reason(run(unknown).await);
+        assert_eq!(reason, "DEPENDENCY_UNAVAILABLE");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use api::pipelines::v1::{AcquireRequest, ListRunnersRequest, RegisterRequest, StageKind};
+use api::pipelines::v1::{AcquireRequest, ListRunnersRequest, ReadStageLogsRequest, RegisterRequest, StageKind};
 use kit::ids::{OrgId, UserId};
 use tonic::Request;
 
@@ -144,4 +144,34 @@ async fn what_a_runner_asked_before_it_registered_again_takes_no_stage() {
     assert!(began.elapsed() < Duration::from_secs(10));
     let run = yard.run(&yard.pipeline("prod", only(StageKind::Validate)).await).await;
     assert_eq!(now.take().await.execution_id, run.id);
+}
+
+#[tokio::test]
+async fn a_service_that_stops_answers_who_waits_and_who_follows() {
+    let yard = Yard::new().await;
+    let run = yard.run(&yard.pipeline("prod", only(StageKind::Validate)).await).await;
+    let worker = yard.runner("r1").await;
+    let lease = worker.take().await;
+    worker.start(&lease).await.unwrap();
+    let follow = ReadStageLogsRequest {
+        stage_id: run.stages[0].id.clone(),
+        follow: true,
+        ..Default::default()
+    };
+    let mut log = yard.read(follow).await.unwrap();
+    worker.append(&lease, 0, b"hello").await.unwrap();
+    assert_eq!(log.message().await.unwrap().unwrap().next_offset, 5);
+    let idle = yard.runner("r2").await;
+    let waiter = tokio::spawn(async move { idle.acquire(20_000).await });
+    let seen = "select count(*) from runners where name = 'r2' and seen_at > created_at";
+    wait("the runner to be seen", async || yard.number(seen).await == 1).await;
+    let began = Instant::now();
+    let stopping = tokio::spawn(yard.served.running.stop());
+    assert!(waiter.await.unwrap().is_none());
+    let ended = log.message().await.unwrap_err();
+    assert_eq!(ended.code(), tonic::Code::Unavailable);
+    assert_eq!(reason(Err::<(), _>(ended)), "OVERLOADED");
+    // Long before the calls under way would be cut off, after 10 s.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    stopping.await.unwrap();
 }
