@@ -38,7 +38,7 @@ static SLICE: Slice = Slice {
 const MOST_REQUEST_BYTES: usize = 4 << 20;
 
 fn configure(env: &mut Env) -> Option<Build> {
-    let terms = store::lease::Terms::read(env)?;
+    let terms = store::terms::Terms::read(env)?;
     Some(Box::new(move |kit: Kit| {
         Box::pin(async move {
             let bell = doorbell::Doorbell::default();

@@ -29,7 +29,8 @@ use crate::{
     model::{ExecutionStatus, RunnerId, RunnerName, StageKind, attempt::End, log::MOST_LOG_BYTES, stage::Stage},
     store::{
         self,
-        lease::{Claim, Report, Terms},
+        lease::{Claim, Report},
+        terms::Terms,
     },
     wire::lease::{self, Acquire, Append, Named, Register, Told},
 };

@@ -7,14 +7,12 @@ use api::events::v1::{JobEnded, event::Payload};
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, JoinOnDsl, NullableExpressionMethods, OptionalExtension, QueryDsl,
     QueryableByName, SelectableHelper,
-    dsl::{sql, sql_query},
-    expression::SqlLiteral,
+    dsl::sql_query,
     sql_types::{Bool, Text, Timestamptz, Uuid as SqlUuid},
 };
 use diesel_async::RunQueryDsl;
 use kit::{
     Error, Reason, Result,
-    config::Env,
     crypto::{self, KeyRing},
     db::Tx,
     failpoint,
@@ -24,12 +22,12 @@ use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{execution, log::opened, stage};
+use super::{execution, log::opened, stage, terms::Terms};
 use crate::{
     model::{
         AttemptId, AttemptStatus, Author, DesignId, ExecutionId, ExecutionStatus, RunnerId, StageId, StageKind,
         StageStatus, StateName,
-        attempt::{self, Attempt, End, LEASE, MARGIN, Tries},
+        attempt::{self, Attempt, End, Tries},
         execution::Execution,
         stage::Stage,
     },
@@ -42,44 +40,6 @@ const CREDENTIAL: &str = "pipelines job credential";
 /// What tests take away to see two applies on one state, and a write after the fence.
 const ONE_APPLY: &str = "pipelines.one_apply";
 const FENCE: &str = "pipelines.fence";
-/// The shortest margin: a runner needs 14 s to end what it does. Tests have no such patience.
-const LEAST_MARGIN: i64 = if cfg!(debug_assertions) { 1 } else { 15 };
-
-/// For how long leases are given.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Terms {
-    /// How many seconds a lease is its runner's at a time.
-    pub(crate) lease: i64,
-    /// How many seconds after its end it is taken away.
-    pub(crate) margin: i64,
-}
-
-impl Terms {
-    /// As the environment says; `None` when a problem was noted.
-    pub(crate) fn read(env: &mut Env) -> Option<Terms> {
-        let seconds = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-        let lease = env.number("BOARD3_LEASE_SECONDS", seconds(LEASE), 1..=600);
-        let margin = env.number("BOARD3_LEASE_MARGIN_SECONDS", seconds(MARGIN), LEAST_MARGIN..=600);
-        Some(Terms {
-            lease: lease?,
-            margin: margin?,
-        })
-    }
-
-    /// When a lease of now ends, by the database's clock.
-    fn expiry(self) -> SqlLiteral<Timestamptz> {
-        from_now(self.lease)
-    }
-
-    /// When it is taken away.
-    fn fence(self) -> SqlLiteral<Timestamptz> {
-        from_now(self.lease + self.margin)
-    }
-}
-
-fn from_now(seconds: i64) -> SqlLiteral<Timestamptz> {
-    sql(&format!("clock_timestamp() + interval '{seconds} seconds'"))
-}
 
 /// A lease with what stands behind it, each row held until the transaction ends.
 #[derive(Debug)]

@@ -10,3 +10,4 @@ pub(crate) mod log;
 pub(crate) mod pipeline;
 pub(crate) mod runner;
 pub(crate) mod stage;
+pub(crate) mod terms;
