@@ -199,23 +199,26 @@ async fn a_stream_that_stands_still_meets_its_deadline() {
 async fn a_stream_that_breaks_off_is_no_stream_that_ended() {
     let served = testkit::serve::serve(COUNTED).await;
     let refused = "code=\"InvalidArgument\"} 1";
-    break_off(&served).await;
+    let unended = break_off(&served).await;
     eventually(async || served.running.kit.metrics.render().contains(refused)).await;
+    drop(unended);
     let (first, _) = send(&mut client(&served), parts("s", "", 1, 1)).await.unwrap();
     assert_eq!(first, "0", "what broke off was written");
 
     // Without the protection, it is.
     let done = |calls: u32| format!("code=\"Ok\"}} {calls}");
     let _without = failpoint::switch_off("whole_requests");
-    break_off(&served).await;
+    let unended = break_off(&served).await;
     eventually(async || served.running.kit.metrics.render().contains(&done(2))).await;
+    drop(unended);
     let (third, _) = send(&mut client(&served), parts("s", "", 1, 1)).await.unwrap();
     assert_eq!(third, "2");
     served.running.stop().await;
 }
 
-/// Calls, and gives up when the handler has read a first message.
-async fn break_off(served: &Served) {
+/// Calls, and gives up when the handler has read a first message. What is answered must be kept until the service has
+/// noticed: its end would be the stream's, which the client may still send before the cancellation.
+async fn break_off(served: &Served) -> mpsc::Sender<DetectDriftRequest> {
     let mut hasty = client(served);
     let (sender, messages) = mpsc::channel(1);
     sender.send(parts("begun", "", 0, 0).next().unwrap()).await.unwrap();
@@ -223,7 +226,6 @@ async fn break_off(served: &Served) {
     let calling = tokio::spawn(async move { hasty.detect_drift(ReceiverStream::new(messages)).await });
     eventually(async || BEGUN.load(Ordering::SeqCst) > before).await;
     calling.abort();
-    // The sender is only gone after the call: its end would be the stream's.
     assert!(calling.await.unwrap_err().is_cancelled());
-    drop(sender);
+    sender
 }
