@@ -22,7 +22,7 @@ from (values
   ('admin', 'terraform_state.*.*'),
   ('admin', 'pipelines.*.*'),
   ('admin', 'audit.*.read'),
-  ('admin', 'audit.notification.mark'),
+  ('admin', 'audit.notification.*'),
   ('editor', 'identity.member.read'),
   ('editor', 'designs.*.*'),
   ('editor', 'terraform_state.*.read'),
