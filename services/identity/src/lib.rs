@@ -16,7 +16,9 @@ use std::sync::Arc;
 
 use api::identity::v1::{
     api_key_service_server::ApiKeyServiceServer, auth_service_server::AuthServiceServer,
-    organization_service_server::OrganizationServiceServer, user_service_server::UserServiceServer,
+    organization_service_server::OrganizationServiceServer, role_service_server::RoleServiceServer,
+    session_service_server::SessionServiceServer, signing_key_service_server::SigningKeyServiceServer,
+    user_service_server::UserServiceServer,
 };
 use diesel_migrations::embed_migrations;
 use kit::{
@@ -126,14 +128,18 @@ async fn build(kit: Kit, secrets: Secrets) -> kit::Result<Parts> {
         passwords: Passwords::new(secrets.passwords).await?,
         keeper,
     });
-    let auth = AuthServiceServer::from_arc(identity.clone());
-    let organizations = OrganizationServiceServer::from_arc(identity.clone());
-    let users = UserServiceServer::from_arc(identity.clone());
-    let api_keys = ApiKeyServiceServer::from_arc(identity);
+    macro_rules! server {
+        ($server:ident) => {
+            $server::from_arc(identity.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+        };
+    }
     Ok(Parts::new()
         .authority(authority)
-        .serve(auth.max_decoding_message_size(LARGEST_MESSAGE))
-        .serve(organizations.max_decoding_message_size(LARGEST_MESSAGE))
-        .serve(users.max_decoding_message_size(LARGEST_MESSAGE))
-        .serve(api_keys.max_decoding_message_size(LARGEST_MESSAGE)))
+        .serve(server!(AuthServiceServer))
+        .serve(server!(SessionServiceServer))
+        .serve(server!(UserServiceServer))
+        .serve(server!(OrganizationServiceServer))
+        .serve(server!(RoleServiceServer))
+        .serve(server!(ApiKeyServiceServer))
+        .serve(server!(SigningKeyServiceServer)))
 }

@@ -282,10 +282,15 @@ fn code(reason: Reason) -> Code {
     match reason {
         Reason::InvalidRequest | Reason::PageTokenInvalid | Reason::RequestIdReused => Code::InvalidArgument,
         Reason::SecretAlreadyShown | Reason::ResourceExists => Code::AlreadyExists,
-        Reason::CredentialInvalid | Reason::SessionRevoked | Reason::LoginFailed | Reason::RefreshTokenInvalid => {
-            Code::Unauthenticated
-        }
-        Reason::PermissionMissing | Reason::CallerNotAllowed | Reason::Escalation => Code::PermissionDenied,
+        Reason::CredentialInvalid
+        | Reason::SessionRevoked
+        | Reason::LoginFailed
+        | Reason::RefreshTokenInvalid
+        | Reason::SecondFactorRequired => Code::Unauthenticated,
+        Reason::PermissionMissing
+        | Reason::CallerNotAllowed
+        | Reason::Escalation
+        | Reason::ReauthenticationFailed => Code::PermissionDenied,
         Reason::OrganizationRequired
         | Reason::InvitationInvalid
         | Reason::LastOwner
@@ -297,7 +302,10 @@ fn code(reason: Reason) -> Code {
         | Reason::LogSealed
         | Reason::ExecutionFinished
         | Reason::DesignNotPublished
-        | Reason::DesignInvalid => Code::FailedPrecondition,
+        | Reason::DesignInvalid
+        | Reason::EmailTokenInvalid
+        | Reason::SystemRole
+        | Reason::RoleInUse => Code::FailedPrecondition,
         Reason::ResourceNotFound => Code::NotFound,
         Reason::EtagMismatch | Reason::Conflict => Code::Aborted,
         Reason::RateLimited | Reason::MessageTooLarge => Code::ResourceExhausted,

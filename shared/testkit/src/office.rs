@@ -313,11 +313,9 @@ impl auth_service_server::AuthService for Office {
         &self,
         _: Request<GetSigningKeysRequest>,
     ) -> Result<Response<GetSigningKeysResponse>, Status> {
-        let key = api::identity::v1::SigningKey {
-            key_id: self.key.key_id().to_owned(),
-            public_key: self.key.public_key(),
-        };
-        Ok(Response::new(GetSigningKeysResponse { keys: vec![key] }))
+        Ok(Response::new(GetSigningKeysResponse {
+            key_set: self.key.public_key(),
+        }))
     }
 
     async fn get_permission_set(
@@ -348,6 +346,57 @@ impl auth_service_server::AuthService for Office {
 
     async fn check_session(&self, _: Request<CheckSessionRequest>) -> Result<Response<CheckSessionResponse>, Status> {
         Ok(Response::new(CheckSessionResponse { active: true }))
+    }
+
+    async fn verify_email(&self, _: Request<VerifyEmailRequest>) -> Result<Response<VerifyEmailResponse>, Status> {
+        closed()
+    }
+
+    async fn request_password_reset(
+        &self,
+        _: Request<RequestPasswordResetRequest>,
+    ) -> Result<Response<RequestPasswordResetResponse>, Status> {
+        closed()
+    }
+
+    async fn reset_password(
+        &self,
+        _: Request<ResetPasswordRequest>,
+    ) -> Result<Response<ResetPasswordResponse>, Status> {
+        closed()
+    }
+
+    async fn change_password(
+        &self,
+        _: Request<ChangePasswordRequest>,
+    ) -> Result<Response<ChangePasswordResponse>, Status> {
+        closed()
+    }
+
+    async fn enroll_totp(&self, _: Request<EnrollTotpRequest>) -> Result<Response<EnrollTotpResponse>, Status> {
+        closed()
+    }
+
+    async fn confirm_totp(&self, _: Request<ConfirmTotpRequest>) -> Result<Response<ConfirmTotpResponse>, Status> {
+        closed()
+    }
+
+    async fn disable_totp(&self, _: Request<DisableTotpRequest>) -> Result<Response<DisableTotpResponse>, Status> {
+        closed()
+    }
+
+    async fn regenerate_recovery_codes(
+        &self,
+        _: Request<RegenerateRecoveryCodesRequest>,
+    ) -> Result<Response<RegenerateRecoveryCodesResponse>, Status> {
+        closed()
+    }
+
+    async fn introspect_token(
+        &self,
+        _: Request<IntrospectTokenRequest>,
+    ) -> Result<Response<IntrospectTokenResponse>, Status> {
+        closed()
     }
 
     async fn sign_up(&self, _: Request<SignUpRequest>) -> Result<Response<SignUpResponse>, Status> {

@@ -2,8 +2,12 @@
 
 mod api_key;
 mod auth;
+mod grants;
 mod organization;
+mod role;
 mod session;
+mod sessions;
+mod signing_key;
 mod user;
 
 use std::sync::Arc;
@@ -18,7 +22,7 @@ use kit::{
 
 use crate::{authority::Keeper, password::Passwords};
 
-/// The four gRPC services of identity.
+/// The gRPC services of identity.
 pub(crate) struct Identity {
     pub(crate) db: Db,
     pub(crate) redis: Redis,

@@ -1,11 +1,8 @@
 //! Signing up, signing in, and what peers ask.
 
-use api::identity::v1::{
-    CheckSessionRequest, GetPermissionSetRequest, LoginRequest, PrincipalKind, SignUpRequest, SigningKey,
-};
+use api::identity::v1::{CheckSessionRequest, GetPermissionSetRequest, LoginRequest, PrincipalKind, SignUpRequest};
 use kit::{
     Error, Result, Violations,
-    auth::token::PublicKey,
     ids::{self, OrgId, Principal, UserId},
 };
 use uuid::Uuid;
@@ -79,13 +76,6 @@ pub(crate) fn refresh_token_text(text: String) -> Result<String> {
 
 pub(crate) fn api_key_text(text: String) -> Result<String> {
     super::secret("api_key", text)
-}
-
-pub(crate) fn signing_key(key: &PublicKey) -> SigningKey {
-    SigningKey {
-        key_id: key.id().to_owned(),
-        public_key: key.paserk(),
-    }
 }
 
 /// What may a principal do in an organization?

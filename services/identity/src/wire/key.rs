@@ -69,6 +69,7 @@ impl From<ApiKey> for v1::ApiKey {
             creator_id: key.creator_id.to_string(),
             created_at: Some(timestamp(key.created_at)),
             expires_at: Some(timestamp(key.expires_at)),
+            ..Default::default()
         }
     }
 }

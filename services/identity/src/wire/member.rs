@@ -92,6 +92,7 @@ impl From<Profile> for v1::User {
             first_name: user.first_name.as_str().to_owned(),
             last_name: user.last_name.as_str().to_owned(),
             created_at: Some(timestamp(user.created_at)),
+            ..Default::default()
         }
     }
 }

@@ -4,7 +4,7 @@ mod auth;
 mod key;
 mod member;
 
-pub(crate) use auth::{Credentials, Question, SessionQuestion, api_key_text, refresh_token_text, signing_key};
+pub(crate) use auth::{Credentials, Question, SessionQuestion, api_key_text, refresh_token_text};
 pub(crate) use key::RequestedKey;
 pub(crate) use member::{NewRole, invitation_invalid, invitation_token, members_page, membership};
 

@@ -36,7 +36,7 @@ impl Authority for RemoteAuthority {
             .get_signing_keys(GetSigningKeysRequest {})
             .await
             .map_err(|s| peer_error("identity", s))?;
-        Ok(answer.into_inner().keys.into_iter().map(|key| key.public_key).collect())
+        Ok(answer.into_inner().key_set.split(',').map(str::to_owned).collect())
     }
 
     async fn permission_set(&self, org: OrgId, principal: Principal) -> Result<(PermissionSet, i64)> {

@@ -146,7 +146,8 @@ impl Revocations {
                 | Payload::StateWritten(_)
                 | Payload::DriftChecked(_)
                 | Payload::ExecutionChanged(_)
-                | Payload::JobEnded(_),
+                | Payload::JobEnded(_)
+                | Payload::SigningKeysChanged(_),
             )
             | None => {}
         }
