@@ -12,6 +12,8 @@ diesel::table! {
         version -> Int8,
         last_org_id -> Nullable<Uuid>,
         created_at -> Timestamptz,
+        suspended_at -> Nullable<Timestamptz>,
+        deleted_at -> Nullable<Timestamptz>,
     }
 }
 

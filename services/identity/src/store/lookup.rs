@@ -1,4 +1,4 @@
-//! What must be found before the organization is known: the functions of `migrations/identity/0003_lookups`.
+//! What must be found before the organization is known: the functions of `migrations/identity`.
 
 use diesel::{
     OptionalExtension, QueryableByName,
@@ -27,6 +27,10 @@ pub(crate) struct LoginAccount {
     /// The organization that the login would enter of itself.
     #[diesel(sql_type = Nullable<SqlUuid>)]
     pub(crate) home_org_id: Option<OrgId>,
+    #[diesel(sql_type = Bool)]
+    pub(crate) suspended: bool,
+    #[diesel(sql_type = Bool)]
+    pub(crate) deleted: bool,
 }
 
 /// Whose a session is, and whether it stands.

@@ -40,7 +40,8 @@ pub(super) async fn login(
     let genuine = identity.passwords.verify(&login.password, hash).await?;
     let entered = account
         .as_ref()
-        .filter(|account| genuine && (login.org.is_none() || account.org_id.is_some()));
+        .filter(|account| genuine && !account.suspended && !account.deleted)
+        .filter(|account| login.org.is_none() || account.org_id.is_some());
     let Some(entered) = entered else {
         let error = Error::new(
             Reason::LoginFailed,
