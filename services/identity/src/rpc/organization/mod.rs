@@ -1,6 +1,7 @@
 //! The RPCs of OrganizationService, each in the room of its subject.
 
 mod domain;
+mod founding;
 mod invitation;
 mod member;
 #[allow(clippy::module_inception)]
@@ -18,6 +19,8 @@ use api::identity::v1::{
     VerifyDomainResponse, organization_service_server::OrganizationService,
 };
 use tonic::{Request, Response, Status};
+
+pub(super) use founding::insert_organization;
 
 use super::Identity;
 
