@@ -72,6 +72,11 @@ impl Layout {
         self.dir.join("log").join(format!("{name}.log"))
     }
 
+    /// Where the suite's mail goes, a file for each message.
+    pub fn mail(&self) -> PathBuf {
+        self.dir.join("mail")
+    }
+
     /// Where the private PostgreSQL's data lies.
     ///
     /// As root it runs as another user, who may be unable to enter our directory.
@@ -124,7 +129,16 @@ impl Layout {
 
     /// Removes the suite's files, and nothing else that lies in its directory.
     pub fn remove(&self) -> Result<()> {
-        for made in ["keys", "log", "postgres", "env", "control", "postgres.log", "runner"] {
+        for made in [
+            "keys",
+            "log",
+            "postgres",
+            "env",
+            "control",
+            "postgres.log",
+            "runner",
+            "mail",
+        ] {
             let path = self.dir.join(made);
             let removed = if path.is_dir() {
                 fs::remove_dir_all(&path)

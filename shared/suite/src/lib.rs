@@ -7,6 +7,7 @@ pub mod control;
 pub mod demo;
 pub mod keys;
 pub mod layout;
+pub mod mail;
 pub mod processes;
 pub mod seed;
 pub mod up;

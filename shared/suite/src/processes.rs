@@ -15,6 +15,7 @@ use crate::SERVICES;
 use crate::backing::Backing;
 use crate::keys::Keys;
 use crate::layout::Layout;
+use crate::mail::{self, Mailbox};
 use crate::variables::Variables;
 
 /// Until this long after their start all services must be ready.
@@ -163,6 +164,9 @@ fn environment(layout: &Layout, keys: &Keys, backing: &Backing, service: &Servic
     set("BOARD3_PEER_KEYS", keys.peer_keys()?);
     for (name, value) in addresses(layout) {
         set(&name, value);
+    }
+    if slice.name == "identity" {
+        set(mail::SETTING, Mailbox::in_dir(&layout.mail())?.setting());
     }
     if slice.name == "terraform_state" {
         set("BOARD3_TERRAFORM_LISTEN", layout.terraform());

@@ -11,9 +11,10 @@ use tonic::{Code, Request, Status};
 
 use crate::keys::Kept;
 use crate::layout::Layout;
+use crate::mail::{self, Mailbox};
 use crate::random_hex;
 
-/// The administrator's address; nothing is ever sent to it.
+/// The administrator's address; what is sent to it lies in the suite's mail directory.
 const EMAIL: &str = "admin@board3.local";
 /// CreateApiKey takes at most 366 days.
 const KEY_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -107,12 +108,14 @@ async fn sign_in(layout: &Layout, channel: &Channel, password: &str) -> Result<S
                 organization_name: "Board3".into(),
                 ..Default::default()
             };
-            auth.sign_up(sign_up).await.map_err(|status| match status.code() {
+            let mailbox = Mailbox::in_dir(&layout.mail())?;
+            let joined = mail::join(channel.clone(), &mailbox, sign_up).await;
+            joined.map_err(|status| match status.code() {
                 Code::AlreadyExists => anyhow!(
                     "{EMAIL} is there with another password than the one kept in {}; use a new database, or restore the file",
                     layout.dir().join("keys").display()
                 ),
-                _ => told("SignUp", &status),
+                _ => told("SignUp or VerifyEmail", &status),
             })?;
             auth.login(login)
                 .await

@@ -14,6 +14,7 @@ use crate::backing::Backing;
 use crate::control::{self, Control};
 use crate::keys::Keys;
 use crate::layout::Layout;
+use crate::mail;
 use crate::processes::{Processes, RUNNER, addresses};
 use crate::seed::{Administrator, seed};
 use crate::variables::{self, Variables};
@@ -73,6 +74,7 @@ impl Suite {
         set("BOARD3_API_KEY", &self.administrator.api_key);
         set("BOARD3_DATABASE_ADMIN_URL", self.backing.admin_url());
         set("BOARD3_REDIS_URL", self.backing.redis_url());
+        set(mail::SETTING, &format!("file:{}", self.layout.mail().display()));
         variables
     }
 }

@@ -85,6 +85,11 @@ fn status(reason: Reason) -> StatusCode {
         | Reason::RefreshTokenInvalid
         | Reason::Escalation
         | Reason::InvitationInvalid
+        | Reason::SecondFactorRequired
+        | Reason::EmailTokenInvalid
+        | Reason::ReauthenticationFailed
+        | Reason::RoleInUse
+        | Reason::SystemRole
         | Reason::LastOwner
         | Reason::EpochChanged
         | Reason::LeaseLost

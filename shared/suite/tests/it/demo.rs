@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use suite::{
     demo::{Observer, STEPS, Stage, Terraform},
+    mail,
     variables::Variables,
 };
 use tokio::{sync::Mutex, task::JoinHandle};
@@ -12,7 +13,8 @@ use crate::house::{House, SLICES};
 
 fn stage(house: &House, dir: PathBuf, terraform: Terraform) -> Stage {
     let addresses = house.environment("audit").into_iter();
-    let variables: Variables = addresses.filter(|(name, _)| is_address(name)).collect();
+    let mut variables: Variables = addresses.filter(|(name, _)| is_address(name)).collect();
+    variables.insert(mail::SETTING.to_owned(), house.mail().setting());
     Stage {
         variables,
         dir,

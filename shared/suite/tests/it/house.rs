@@ -12,6 +12,7 @@ use std::{
 };
 
 use kit::{auth::token::SigningKey, db::migrate::Slice};
+use suite::mail::{self, Mailbox};
 use testkit::{Caller, Database, Role, database, guard::Guard, serve::Bearer, servers::Redis};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -39,6 +40,7 @@ pub(crate) struct House {
     database: Database,
     secrets: Secrets,
     instance: String,
+    mail: Mailbox,
     more: Vec<(String, String)>,
 }
 
@@ -83,6 +85,7 @@ impl House {
     pub(crate) async fn open_each(more: &[(&str, &str)], each: &[(&str, &str, &str)]) -> House {
         let redis = Redis::start().await.unwrap();
         let database = database(&SLICES.map(slice)).await;
+        let mail = Mailbox::in_dir(&beside(&redis).join("mail")).unwrap();
         let mut house = House {
             services: BTreeMap::new(),
             terraform: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -90,6 +93,7 @@ impl House {
             database,
             secrets: Secrets::new(),
             instance: Uuid::new_v4().simple().to_string(),
+            mail,
             more: owned(more),
         };
         // Addresses must be known to all before any starts; somebody else may take a port in between.
@@ -161,6 +165,11 @@ impl House {
     /// Their Redis, which no other suite uses.
     pub(crate) fn redis(&self) -> &Redis {
         &self.redis
+    }
+
+    /// Where identity's mail goes.
+    pub(crate) fn mail(&self) -> &Mailbox {
+        &self.mail
     }
 
     /// What nobody but the services may know.
@@ -273,9 +282,7 @@ impl House {
 
     /// Addresses and logs for another try.
     fn places(&self) -> (BTreeMap<&'static str, Service>, SocketAddr) {
-        // Redis' directory is removed by its guard, so the logs are too, however this process ends.
-        let socket = PathBuf::from(self.redis.url().trim_start_matches("redis+unix://"));
-        let dir = socket.parent().expect("the socket lies in a directory");
+        let dir = beside(&self.redis);
         let mut ports = free_ports(2 * SLICES.len() + 1).into_iter();
         let mut next = || {
             SocketAddr::from((
@@ -325,6 +332,7 @@ impl House {
                 ("BOARD3_SIGNING_KEY", &secrets.signing_key),
                 ("PASSWORD_PEPPER", &secrets.password_pepper),
                 ("API_KEY_PEPPER", &secrets.api_key_pepper),
+                (mail::SETTING, &self.mail.setting()),
             ]));
         }
         if name == "terraform_state" {
@@ -390,6 +398,12 @@ impl Secrets {
         named.extend(service_keys.map(|(slice, key)| (format!("BOARD3_SERVICE_KEY of {slice}"), key.clone())));
         named
     }
+}
+
+/// A directory for a house's files: Redis' is removed by its guard, so they are too, however this process ends.
+fn beside(redis: &Redis) -> PathBuf {
+    let socket = PathBuf::from(redis.url().trim_start_matches("redis+unix://"));
+    socket.parent().expect("the socket lies in a directory").to_owned()
 }
 
 /// The binary of a service.

@@ -19,3 +19,4 @@ mod rls;
 mod runner;
 mod story;
 mod sweep;
+mod totp;

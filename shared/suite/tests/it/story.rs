@@ -8,9 +8,12 @@ use api::{
     identity::v1::{
         AcceptInvitationRequest, CreateApiKeyRequest, InviteMemberRequest, LoginRequest, SessionTokens, SignUpRequest,
         SwitchOrganizationRequest, api_key_service_client::ApiKeyServiceClient, auth_service_client::AuthServiceClient,
-        organization_service_client::OrganizationServiceClient, user_service_client::UserServiceClient,
+        organization_service_client::OrganizationServiceClient, role_service_client::RoleServiceClient,
+        session_service_client::SessionServiceClient, signing_key_service_client::SigningKeyServiceClient,
+        user_service_client::UserServiceClient,
     },
 };
+use suite::mail;
 use testkit::Caller;
 use tonic::Status;
 use tonic_types::StatusExt;
@@ -57,10 +60,9 @@ impl House {
             request_id: request_id(),
         };
         let email = request.email.clone();
-        AuthServiceClient::new(self.identity().channel())
-            .sign_up(request)
+        mail::join(self.identity().channel(), self.mail(), request)
             .await
-            .expect("SignUp");
+            .expect("SignUp and VerifyEmail");
         self.login(&email, password).await
     }
 
@@ -202,6 +204,21 @@ impl Person {
     /// identity's OrganizationService in this person's name.
     pub(crate) fn organizations(&self, house: &House) -> OrganizationServiceClient<Caller> {
         OrganizationServiceClient::new(house.identity().with(&self.access))
+    }
+
+    /// identity's RoleService in this person's name.
+    pub(crate) fn roles(&self, house: &House) -> RoleServiceClient<Caller> {
+        RoleServiceClient::new(house.identity().with(&self.access))
+    }
+
+    /// identity's SessionService in this person's name.
+    pub(crate) fn sessions(&self, house: &House) -> SessionServiceClient<Caller> {
+        SessionServiceClient::new(house.identity().with(&self.access))
+    }
+
+    /// identity's SigningKeyService in this person's name.
+    pub(crate) fn signing_keys(&self, house: &House) -> SigningKeyServiceClient<Caller> {
+        SigningKeyServiceClient::new(house.identity().with(&self.access))
     }
 
     /// designs' DesignService in this person's name.

@@ -13,7 +13,7 @@ use api::designs::v1::{
 };
 use api::identity::v1::api_key_service_client::ApiKeyServiceClient;
 use api::identity::v1::auth_service_client::AuthServiceClient;
-use api::identity::v1::{CreateApiKeyRequest, LoginRequest, SignUpRequest};
+use api::identity::v1::{CreateApiKeyRequest, LoginRequest, SignUpRequest, VerifyEmailRequest};
 use api::pipelines::v1::Execution;
 use api::terraform_state::v1::state_service_client::StateServiceClient;
 use api::terraform_state::v1::{CreateStateRequest, GetStateRequest};
@@ -26,6 +26,7 @@ use uuid::Uuid;
 use super::Stage;
 use super::desk::{Desk, reason, request_id};
 use super::terraform::Checkout;
+use crate::mail;
 
 /// What the demo knows so far.
 pub(super) struct Story<'a> {
@@ -115,7 +116,15 @@ impl<'a> Story<'a> {
             request_id: request_id(),
         };
         let call = async |channel, request| AuthServiceClient::new(channel).sign_up(request).await;
-        let organization = self.nobody.ask("identity", sign_up, call).await?.organization_id;
+        let mut watch = mail::of(&self.stage.variables)?.watch()?;
+        self.nobody.ask("identity", sign_up, call).await?;
+        let verify = VerifyEmailRequest {
+            token: watch.token(&email).await?,
+            request_id: request_id(),
+            ..Default::default()
+        };
+        let call = async |channel, request| AuthServiceClient::new(channel).verify_email(request).await;
+        let organization = self.nobody.ask("identity", verify, call).await?.organization_id;
         let login = LoginRequest {
             email: email.clone(),
             password,
@@ -134,7 +143,9 @@ impl<'a> Story<'a> {
             "the token names another organization"
         );
         self.me = self.nobody.with(&tokens.access_token);
-        Ok(format!("{email} owns organization {organization}"))
+        Ok(format!(
+            "{email} gave back the token from the mail and owns organization {organization}"
+        ))
     }
 
     async fn api_key(&mut self) -> Result<String> {
@@ -149,8 +160,8 @@ impl<'a> Story<'a> {
             let make = CreateApiKeyRequest {
                 name: name.into(),
                 scopes: vec![scope.into()],
-                expires_at: None,
                 request_id: request_id(),
+                ..Default::default()
             };
             let call = async |channel, request| ApiKeyServiceClient::new(channel).create_api_key(request).await;
             match self.me.answer("identity", make, call).await? {

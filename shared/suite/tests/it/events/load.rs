@@ -238,7 +238,7 @@ impl Findings {
                 format!("{event} is in the trail twice")
             });
             // How the organizations came to be is no part of the load.
-            if orgs.contains(&org) && !key.is_empty() && action != "identity.SignUp" {
+            if orgs.contains(&org) && !key.is_empty() && action != "identity.VerifyEmail" {
                 found.crooked(outcome.as_deref() == Some("success"), || {
                     format!("{event} has outcome {outcome:?}")
                 });

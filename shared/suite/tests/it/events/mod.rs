@@ -127,7 +127,7 @@ async fn told(house: &House, person: &Person) -> Vec<String> {
         let changes = page
             .audit_logs
             .into_iter()
-            .filter(|log| log.action != "identity.SignUp");
+            .filter(|log| log.action != "identity.VerifyEmail");
         told.extend(changes.map(|log| log.idempotency_key).filter(|id| !id.is_empty()));
         if page.next_page_token.is_empty() {
             told.sort_unstable();

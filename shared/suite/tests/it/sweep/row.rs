@@ -4,6 +4,7 @@ use futures_util::future::BoxFuture;
 use kit::Reason;
 
 use super::world::{Tenant, World};
+use crate::totp;
 
 /// What the sweep must know of an RPC.
 pub(crate) struct Row {
@@ -20,6 +21,8 @@ pub(crate) struct Row {
     pub(crate) texts: &'static [&'static str],
     /// Durations of the answer that tell what is left of something: a repeat hears what is left by then.
     pub(crate) left: &'static [&'static str],
+    /// Whoever has made the call may not make it again: what a repeat is answered instead, one of these.
+    pub(crate) last: &'static [Reason],
 }
 
 /// The id of something that a tenant has.
@@ -32,6 +35,25 @@ pub(crate) struct Valid {
     pub(crate) caller: Option<String>,
     /// Other arguments by the same caller, where another row's call would have another.
     pub(crate) other: Option<Vec<u8>>,
+    /// Whether the caller's organization is none of the tenant's.
+    pub(crate) elsewhere: bool,
+    /// The secret of a second factor whose code goes into `code` at the last moment, because it ages.
+    pub(crate) totp: Option<String>,
+}
+
+impl Valid {
+    /// The message as it succeeds now.
+    pub(crate) fn now(&self) -> Vec<u8> {
+        // A later field takes the place of an earlier one: `code` is number 1 or 2, a text of 6 digits.
+        let Some(secret) = &self.totp else {
+            return self.message.clone();
+        };
+        let number = if self.message.is_empty() { 1 } else { 2 };
+        let mut message = self.message.clone();
+        message.extend([number << 3 | 2, 6]);
+        message.extend(totp::code(secret, 0).bytes());
+        message
+    }
 }
 
 /// What another organization's id is answered.
@@ -45,4 +67,6 @@ pub(crate) enum Foreign {
     Silent,
     /// Peers ask about any organization.
     Answered,
+    /// The answer is that nothing is allowed.
+    Powerless,
 }

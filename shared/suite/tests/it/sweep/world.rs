@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use api::{
     designs::v1::{Canvas, CreateDesignRequest, Design, Edge, EdgeKind, Node, Position, PublishDesignRequest, Size},
-    identity::v1::InviteMemberRequest,
     policy::{METHODS, Method, PERMISSIONS, Scope},
 };
 use kit::{
@@ -16,12 +15,13 @@ use tonic::transport::Channel;
 use uuid::Uuid;
 
 use super::{
+    people::{Rights, add_role},
     wire::{self, Answer},
     works::{RUNNER, Works},
 };
 use crate::{
     house::{House, SLICES, eventually},
-    story::{Person, blank, request_id},
+    story::{Person, blank},
 };
 
 /// A suite with two organizations.
@@ -47,8 +47,8 @@ pub(crate) struct Tenant {
     pub(crate) role: String,
     pub(crate) template: String,
     pub(crate) audit_log: String,
-    /// An open invitation for somebody's address.
-    pub(crate) invitation: String,
+    /// What only identity has.
+    pub(crate) rights: Rights,
     /// A state, a pipeline and what belongs to them.
     pub(crate) works: Works,
 }
@@ -206,7 +206,12 @@ impl World {
 
     /// A user without a session who is a member without a permission.
     pub(crate) async fn add_member(&self, tenant: &Tenant) -> String {
-        add_member(&self.admin, &tenant.owner.org).await
+        self.add_member_of(&tenant.owner.org).await
+    }
+
+    /// As [`World::add_member`], of any organization that has the tenants' roles.
+    pub(crate) async fn add_member_of(&self, org: &str) -> String {
+        add_member(&self.admin, org).await
     }
 
     /// A new design of an organization, with three nodes.
@@ -330,11 +335,7 @@ impl Tenant {
         let owner = house.sign_up(name).await;
         let role = format!("only {name}'s");
         for role in [role.as_str(), "bare", "idle"] {
-            let sql = "insert into identity.roles (org_id, id, name) values ($1::text::uuid, gen_random_uuid(), $2)";
-            admin
-                .execute(sql, &[&owner.org, &role])
-                .await
-                .expect("an administrator makes a role");
+            add_role(admin, &owner.org, role).await;
         }
         let member = add_member(admin, &owner.org).await;
         let template = add_template(admin, &owner.org, "a template of the sweep").await;
@@ -361,17 +362,7 @@ impl Tenant {
             .expect("PublishDesign");
         let design = house.read_design(&owner, &design.id).await.expect("GetDesign");
         let works = Works::new(house, admin, &owner, &design.id).await;
-        let invitation = InviteMemberRequest {
-            email: format!("{}@example.test", Uuid::now_v7().simple()),
-            role: "bare".to_owned(),
-            request_id: request_id(),
-        };
-        let invited = owner
-            .organizations(house)
-            .invite_member(invitation)
-            .await
-            .expect("InviteMember")
-            .into_inner();
+        let rights = Rights::new(house, admin, &owner, &role).await;
         let audit_log = eventually("the trail holds a row", Duration::from_secs(20), async || {
             let sql = "select id::text from audit.audit_logs where org_id = $1::text::uuid limit 1";
             let row = admin
@@ -389,7 +380,7 @@ impl Tenant {
             role,
             template,
             audit_log,
-            invitation: invited.token,
+            rights,
             works,
         }
     }
@@ -412,7 +403,7 @@ pub(crate) fn method(action: &str) -> &'static Method {
 }
 
 /// A member without a permission, written by an administrator.
-async fn add_member(admin: &Client, org: &str) -> String {
+pub(super) async fn add_member(admin: &Client, org: &str) -> String {
     let (user, unique) = (Uuid::now_v7().to_string(), Uuid::new_v4().simple().to_string());
     let sql = "insert into identity.users (id, email, username, first_name, last_name, password_hash)
         values ($1::text::uuid, $2, $3, 'Member', 'Testson', 'none')";
