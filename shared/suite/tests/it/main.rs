@@ -15,6 +15,7 @@ mod limits;
 mod readme;
 mod repository;
 mod revocation;
+mod rights;
 mod rls;
 mod runner;
 mod story;

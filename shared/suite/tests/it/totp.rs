@@ -16,7 +16,8 @@ fn at(secret: &[u8], step: i64) -> String {
     format!("{:06}", u32::from_be_bytes(four) % 1_000_000)
 }
 
-fn base32(text: &str) -> Vec<u8> {
+/// The bytes of a text in base32 without padding.
+pub(crate) fn base32(text: &str) -> Vec<u8> {
     let (mut bits, mut held, mut bytes) = (0_u32, 0, Vec::new());
     for letter in text.bytes() {
         let five = match letter {

@@ -2,6 +2,7 @@
 //!
 //! The same search finds what is planted, so that finding nothing means something.
 
+mod account;
 mod search;
 mod works;
 

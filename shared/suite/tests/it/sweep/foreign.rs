@@ -51,6 +51,7 @@ async fn another_organizations_ids_are_not_there() {
                     answer.refused(*reason);
                 }
                 Foreign::Silent => assert_eq!(items(&reply(method, answer.ok())), 0, "{}", answer.what),
+                Foreign::Powerless => powerless(&reply(method, answer.ok()), &answer.what),
                 Foreign::Answered => silent_to_peers(&reply(method, answer.ok()), &answer.what),
             }
             world.quiet().await;
@@ -74,18 +75,18 @@ async fn another_organizations_ids_are_not_there() {
     } in &calls
     {
         let fresh = calls_for_control(&world, method.path).await;
-        let message = fresh.as_ref().unwrap_or(&valid.message);
-        world.call(method, credential, message).await.ok();
+        let message = fresh.unwrap_or_else(|| valid.now());
+        world.call(method, credential, &message).await.ok();
     }
 }
 
 /// The answer to another organization's id is that to an id that was never given.
 async fn fails_alike(world: &World, method: &'static Method, credential: &str, message: &DynamicMessage, field: &str) {
     let asked = text(message, field);
-    let none = if field == "role" {
-        "only nobody's".to_owned()
-    } else {
-        uuid::Uuid::now_v7().to_string()
+    let none = match field {
+        "role" => "only nobody's".to_owned(),
+        "domain" => format!("{}.example.test", uuid::Uuid::now_v7()),
+        _ => uuid::Uuid::now_v7().to_string(),
     };
     let mut never = message.clone();
     set(&mut never, field, &none);
@@ -101,8 +102,13 @@ async fn fails_alike(world: &World, method: &'static Method, credential: &str, m
 /// A fresh message where the sweep has used up the row's own.
 async fn calls_for_control(world: &World, path: &str) -> Option<Vec<u8>> {
     let (_, row) = super::rows().find(|(_, row)| row.path == path)?;
-    let used = path.ends_with("/UpdateMember") || path.ends_with("/InviteMember") || path.ends_with("/CreateDesign");
-    if used {
+    let used = [
+        "/UpdateMember",
+        "/InviteMember",
+        "/CreateServiceAccount",
+        "/CreateDesign",
+    ];
+    if used.iter().any(|used| path.ends_with(used)) {
         Some((row.valid)(world, &world.a).await.message)
     } else {
         None
@@ -116,6 +122,24 @@ fn items(reply: &DynamicMessage) -> usize {
         _ => None,
     });
     lists.next().unwrap_or(0)
+}
+
+/// Who belongs to another organization may nothing in this one.
+fn powerless(reply: &DynamicMessage, what: &str) {
+    let held = reply.get_field_by_name("permissions");
+    assert!(
+        held.is_none_or(|held| held.as_list().is_some_and(<[_]>::is_empty)),
+        "{what}: {reply}"
+    );
+    let checks = reply.get_field_by_name("checks");
+    let checks = checks.iter().filter_map(|checks| checks.as_list()).flatten();
+    let allowed = checks
+        .filter_map(Value::as_message)
+        .filter_map(|check| check.get_field_by_name("allowed"));
+    assert!(
+        allowed.into_iter().all(|allowed| allowed.as_bool() == Some(false)),
+        "{what}: {reply}"
+    );
 }
 
 /// Peers are told that what does not belong together holds nothing.

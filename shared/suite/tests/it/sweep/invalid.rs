@@ -83,7 +83,7 @@ async fn every_broken_field_is_told_alone_and_with_all_others() {
         ..
     } in &calls
     {
-        world.call(method, credential, &valid.message).await.ok();
+        world.call(method, credential, &valid.now()).await.ok();
     }
 }
 
@@ -118,7 +118,10 @@ async fn all_at_once(
         breaks(&mut message, "", Way::Malformed, row, &|path| round(path));
         let answer = world.call(method, credential, &message.encode_to_vec()).await;
         let told = answer.violations();
-        let silent: Vec<_> = wanted.iter().filter(|field| !is_told(field, &told)).collect();
+        let silent: Vec<_> = wanted
+            .iter()
+            .filter(|field| !is_replaced(&message, field) && !is_told(field, &told))
+            .collect();
         assert!(
             silent.is_empty(),
             "{} with all broken does not tell {silent:?}, only {told:?}",
@@ -167,10 +170,7 @@ async fn a_call_without_a_readable_message_is_refused() {
     } in &calls
     {
         let limit = limit(method);
-        world
-            .call(method, credential, &padded(&valid.message, limit))
-            .await
-            .ok();
+        world.call(method, credential, &padded(&valid.now(), limit)).await.ok();
     }
 }
 
@@ -191,6 +191,12 @@ fn is_told(field: &str, told: &[String]) -> bool {
         told.strip_prefix(field)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['[', '.']))
     })
+}
+
+/// Whether another field of the same choice has taken a field's place.
+fn is_replaced(message: &DynamicMessage, field: &str) -> bool {
+    let field = message.descriptor().get_field_by_name(field);
+    field.is_some_and(|field| field.containing_oneof().is_some() && !message.has_field(&field))
 }
 
 /// The paths of every field that can be broken.

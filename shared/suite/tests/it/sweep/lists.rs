@@ -1,11 +1,15 @@
 //! Every list: how it grows, how many rows it has, and a filter of it.
 
-use api::designs::v1::{Design, UpdateDesignRequest};
+use api::{
+    designs::v1::{Design, UpdateDesignRequest},
+    policy::PERMISSIONS,
+};
 use futures_util::future::BoxFuture;
 use prost_reflect::{DynamicMessage, Value};
 use prost_types::FieldMask;
 
 use super::{
+    people::PLATFORM,
     wire::set,
     world::{Tenant, World, add_template, canvas},
 };
@@ -229,6 +233,144 @@ pub(super) const LISTS: &[List] = &[
                 t.owner.org
             )
         },
+        filter: None,
+    },
+    List {
+        action: "identity.ListUsers",
+        grow: |w, t| {
+            Box::pin(async {
+                for _ in 0..4 {
+                    w.add_member(t).await;
+                }
+            })
+        },
+        count: |t| {
+            format!(
+                "select count(*) from identity.organization_members where org_id = '{}'",
+                t.owner.org
+            )
+        },
+        filter: Some(|message, _| set(message, "query", "member")),
+    },
+    List {
+        action: "identity.ListSessions",
+        grow: |w, t| {
+            Box::pin(async {
+                for _ in 0..4 {
+                    w.house.login(&t.owner.email, &t.owner.password).await;
+                }
+            })
+        },
+        count: |t| {
+            format!(
+                "select count(*) from identity.sessions where user_id = '{}' and revoked_at is null",
+                t.owner.user
+            )
+        },
+        filter: None,
+    },
+    List {
+        action: "identity.ListInvitations",
+        grow: |w, t| {
+            Box::pin(async {
+                for _ in 0..4 {
+                    w.add_invitation(t).await;
+                }
+            })
+        },
+        count: |t| {
+            format!(
+                "select count(*) from identity.invitations where org_id = '{}'",
+                t.owner.org
+            )
+        },
+        filter: None,
+    },
+    List {
+        action: "identity.ListOrganizations",
+        grow: |w, t| {
+            Box::pin(async {
+                for _ in 0..4 {
+                    w.add_organization(&t.owner).await;
+                }
+            })
+        },
+        count: |t| {
+            format!(
+                "select count(*) from identity.organization_members where user_id = '{}'",
+                t.owner.user
+            )
+        },
+        filter: Some(|message, _| message.set_field_by_name("show_deleted", Value::Bool(true))),
+    },
+    List {
+        action: "identity.ListApiKeys",
+        grow: |w, t| {
+            Box::pin(async {
+                for _ in 0..4 {
+                    w.add_key(t).await;
+                }
+            })
+        },
+        count: |t| {
+            format!(
+                "select count(*) from identity.api_keys where org_id = '{}'",
+                t.owner.org
+            )
+        },
+        filter: Some(|message, _| message.set_field_by_name("show_ended", Value::Bool(true))),
+    },
+    List {
+        action: "identity.ListServiceAccounts",
+        grow: |w, t| {
+            Box::pin(async {
+                for _ in 0..4 {
+                    w.add_service_account(t).await;
+                }
+            })
+        },
+        count: |t| {
+            format!(
+                "select count(*) from identity.service_accounts where org_id = '{}'",
+                t.owner.org
+            )
+        },
+        filter: None,
+    },
+    List {
+        action: "identity.ListRoles",
+        grow: |w, t| {
+            Box::pin(async {
+                for _ in 0..4 {
+                    w.add_role(&t.owner).await;
+                }
+            })
+        },
+        count: |t| {
+            format!(
+                "select count(*) from identity.roles where org_id in ('{}', '{PLATFORM}')",
+                t.owner.org
+            )
+        },
+        filter: None,
+    },
+    List {
+        action: "identity.ListPermissions",
+        grow: |_, _| Box::pin(async {}),
+        count: |_| format!("select {}::bigint", PERMISSIONS.len()),
+        filter: None,
+    },
+    List {
+        action: "identity.ListSigningKeys",
+        grow: |w, _| {
+            Box::pin(async {
+                let administrator = w.administrator().await;
+                for _ in 0..4 {
+                    w.add_signing_key(&administrator).await;
+                }
+            })
+        },
+        count: |_| "select count(*) from identity.signing_keys".to_owned(),
         filter: None,
     },
 ];

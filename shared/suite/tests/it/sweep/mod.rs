@@ -23,11 +23,15 @@ use std::collections::BTreeSet;
 use api::policy::{METHODS, Method};
 use prost_reflect::Kind;
 
-pub(crate) use self::world::canvas;
 use self::{
     fixtures::ROWS,
     row::{Row, Valid},
     world::{Tenant, World},
+};
+pub(crate) use self::{
+    people::{add_role, confirm, sign_up},
+    wire::call,
+    world::canvas,
 };
 
 /// Every RPC with its row.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use api::policy::{METHODS, Method};
 use kit::Reason;
 use prost::Message;
-use prost_reflect::{DynamicMessage, Value};
+use prost_reflect::{DynamicMessage, ReflectMessage, Value};
 
 use super::{
     lists::{LISTS, List},
@@ -192,7 +192,10 @@ impl<'a> Walker<'a> {
         Walker {
             world,
             method,
-            credential: world.credential(method, tenant).await,
+            credential: match valid.caller {
+                Some(caller) => caller,
+                None => world.credential(method, tenant).await,
+            },
             request: request(method, &valid.message),
         }
     }
@@ -263,13 +266,21 @@ fn items(reply: &DynamicMessage) -> Vec<Item> {
     });
     let items = lists.next().into_iter().flatten().filter_map(Value::as_message);
     let named = items.map(|item| {
-        let name = ["id", "user_id", "number"]
+        // Of a user, whatever their place in the organization.
+        let within = item
+            .get_field_by_name("user")
+            .and_then(|user| user.as_message().cloned());
+        let item = within.as_ref().unwrap_or(item);
+        let name = ["id", "user_id", "number", "key_id", "name"]
             .iter()
             .find_map(|name| item.get_field_by_name(name))
             .expect("an item has a name");
-        let platform = item
-            .get_field_by_name("platform")
-            .is_some_and(|value| value.as_bool() == Some(true));
+        let everybodys = ["Permission", "SigningKey"].contains(&item.descriptor().name());
+        let flagged = |flag| {
+            item.get_field_by_name(flag)
+                .is_some_and(|value| value.as_bool() == Some(true))
+        };
+        let platform = everybodys || flagged("platform") || flagged("system");
         let name = name.as_str().map_or_else(|| format!("{name:?}"), str::to_owned);
         // Versions are numbered in each design.
         let name = format!("{name} {}", text(item, "author_id"));

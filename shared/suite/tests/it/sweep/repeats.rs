@@ -13,6 +13,7 @@ use super::{
     wire::{Answer, reply, request, set, text},
     world::World,
 };
+use crate::house::eventually;
 
 /// How many calls are made at the same moment.
 const AT_ONCE: usize = 6;
@@ -55,6 +56,11 @@ async fn a_repeated_request_id_has_one_effect_and_one_answer() {
             method.action
         );
 
+        if !row.last.is_empty() {
+            only_once(&world, method, row, &once, &twins).await;
+            swept += 1;
+            continue;
+        }
         // Again: the same answer, or what was made, and not a row anywhere.
         for _ in 0..2 {
             let again = world.call(method, &caller(&once), &once.message).await;
@@ -135,6 +141,36 @@ async fn request_ids_of_different_callers_and_calls_do_not_meet() {
         .call(invite, &world.a.owner.access, &message.encode_to_vec())
         .await
         .ok();
+}
+
+/// A call that ends its caller's right to it: a repeat is refused as any call would be, and of twins one succeeds.
+async fn only_once(world: &World, method: &'static Method, row: &Row, once: &super::Valid, twins: &super::Valid) {
+    let caller = |valid: &super::Valid| valid.caller.clone().expect("somebody's last call");
+    let refused = async || {
+        let answer = world.call(method, &caller(once), &once.message).await;
+        answer.result.is_err().then_some(answer)
+    };
+    let answer = eventually(method.action, Duration::from_secs(20), refused).await;
+    answer.refused_for(&[row.last, &[Reason::SecretAlreadyShown]].concat());
+    let caller = caller(twins);
+    let calls = (0..AT_ONCE).map(|_| world.call(method, &caller, &twins.message));
+    let answers = futures_util::future::join_all(calls).await;
+    let done: Vec<_> = answers.iter().filter(|answer| answer.result.is_ok()).collect();
+    assert!(
+        !done.is_empty() && (done.len() == 1 || !method.answers_secret),
+        "{}: {} done",
+        method.action,
+        done.len()
+    );
+    // Those that came while the right was still there are answered alike.
+    assert!(
+        done.iter().all(|answer| answer.ok() == done[0].ok()),
+        "{}",
+        method.action
+    );
+    for answer in answers.iter().filter(|answer| answer.result.is_err()) {
+        answer.refused_for(&[row.last, &[Reason::SecretAlreadyShown]].concat());
+    }
 }
 
 /// Which tables have more rows, and how many.

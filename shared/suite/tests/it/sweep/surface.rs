@@ -79,7 +79,7 @@ async fn reflection_lists_exactly_the_routes() {
     } in &calls
     {
         for slice in places(method) {
-            call(world.channel(slice), method.path, credential, &valid.message)
+            call(world.channel(slice), method.path, credential, &valid.now())
                 .await
                 .ok();
         }

@@ -40,15 +40,15 @@ async fn an_audited_success_leaves_one_row_and_a_read_none() {
             world.channel(places(method)[0]),
             method.path,
             credential,
-            Some(valid.message.clone()),
+            Some(valid.now()),
             &id,
         )
         .await
         .ok();
         ids.push(id);
     }
-    for (Prepared { method, .. }, id) in calls.iter().zip(&ids) {
-        if !method.audited || method.scope != Scope::Organization {
+    for (Prepared { method, valid, .. }, id) in calls.iter().zip(&ids) {
+        if !method.audited || method.scope != Scope::Organization || valid.elsewhere {
             continue;
         }
         // As the organization itself reads it.
@@ -82,7 +82,7 @@ async fn an_audited_success_leaves_one_row_and_a_read_none() {
         assert_eq!(log.idempotency_key.is_empty(), !method.takes_request_id, "{log:?}");
     }
     world.quiet().await;
-    for (Prepared { method, .. }, id) in calls.iter().zip(&ids) {
+    for (Prepared { method, valid, .. }, id) in calls.iter().zip(&ids) {
         let rows = world.trail(id).await;
         assert_eq!(rows.len(), usize::from(method.audited), "{}: {rows:?}", method.action);
         let Some([org, action, outcome, reason, actor, about]) = rows.first() else {
@@ -94,6 +94,7 @@ async fn an_audited_success_leaves_one_row_and_a_read_none() {
         );
         assert!(!about.is_empty() && !actor.is_empty(), "{rows:?}");
         match method.scope {
+            Scope::Organization if valid.elsewhere => assert_eq!(actor, "user", "{}", method.action),
             Scope::Organization => assert_eq!(
                 (org, actor.as_str()),
                 (&world.a.owner.org, "api_key"),
@@ -218,13 +219,8 @@ async fn a_denial_leaves_one_row_and_a_failure_none() {
         ..
     } in &calls
     {
-        wire::call(
-            world.channel(places(method)[0]),
-            method.path,
-            credential,
-            &valid.message,
-        )
-        .await
-        .ok();
+        wire::call(world.channel(places(method)[0]), method.path, credential, &valid.now())
+            .await
+            .ok();
     }
 }

@@ -242,7 +242,7 @@ impl World {
             .expect("PublishDesign");
     }
 
-    /// Waits until every event has a position and every consumer has come to it.
+    /// Waits until every event has a position, every consumer has come to it, and all mail is sent.
     pub(crate) async fn quiet(&self) {
         let unplaced = SLICES.map(|slice| format!("(select count(*) from {slice}.outbox where position is null)"));
         let unread = CONSUMED.map(|(reader, source)| {
@@ -252,7 +252,8 @@ impl World {
                    select from {reader}.cursors c where c.source = '{source}' and c.position < h.position)))"
             )
         });
-        let sql = format!("select {} + {}", unplaced.join(" + "), unread.join(" + "));
+        let unsent = "(select count(*) from identity.outbound_messages where sent_at is null and given_up_at is null)";
+        let sql = format!("select {} + {} + {unsent}", unplaced.join(" + "), unread.join(" + "));
         eventually("all events are delivered", Duration::from_secs(20), async || {
             let open: i64 = self
                 .admin
