@@ -287,10 +287,9 @@ fn code(reason: Reason) -> Code {
         | Reason::LoginFailed
         | Reason::RefreshTokenInvalid
         | Reason::SecondFactorRequired => Code::Unauthenticated,
-        Reason::PermissionMissing
-        | Reason::CallerNotAllowed
-        | Reason::Escalation
-        | Reason::ReauthenticationFailed => Code::PermissionDenied,
+        Reason::PermissionMissing | Reason::CallerNotAllowed | Reason::Escalation | Reason::ReauthenticationFailed => {
+            Code::PermissionDenied
+        }
         Reason::OrganizationRequired
         | Reason::InvitationInvalid
         | Reason::LastOwner

@@ -428,6 +428,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+pub mod measure;
+
 #[cfg(test)]
 mod tests;
 
