@@ -28,11 +28,12 @@ pub(crate) struct Versions {
 }
 
 impl Issuer {
-    /// A token for 5 minutes, or until `latest` if that is sooner.
+    /// A token for 5 minutes, or until `latest` if that is sooner. It names the organization that it is of, the platform's
+    /// like any other, or none: whoever calls has seen that the principal is there.
     pub(crate) fn sign(
         &self,
         principal: Principal,
-        org: OrgId,
+        org: impl Into<Option<OrgId>>,
         session: Uuid,
         versions: Versions,
         latest: OffsetDateTime,
@@ -40,7 +41,7 @@ impl Issuer {
         let expires_at = OffsetDateTime::from(SystemTime::now() + ACCESS_LIFETIME).min(latest);
         let claims = AccessClaims {
             principal,
-            org: (org != OrgId::PLATFORM).then_some(org),
+            org: org.into(),
             session,
             epoch: versions.epoch,
             permission_version: versions.permission_version,

@@ -7,6 +7,7 @@ mod authority;
 mod issuer;
 mod model;
 mod password;
+mod platform;
 mod rpc;
 mod schema;
 mod store;

@@ -51,6 +51,12 @@ diesel::table! {
         role_org_id -> Uuid,
         role_id -> Uuid,
         joined_at -> Timestamptz,
+        suspended_at -> Nullable<Timestamptz>,
+        suspended_reason -> Text,
+        search_username -> Text,
+        search_email -> Text,
+        search_first_name -> Text,
+        search_last_name -> Text,
     }
 }
 

@@ -9,6 +9,7 @@ use api::{
 use kit::{
     Error, Reason, Result,
     db::Tx,
+    failpoint,
     ids::{OrgId, Principal, UserId},
 };
 use serde::Serialize;
@@ -45,12 +46,14 @@ impl Identity {
     /// Opens a session in an organization that the user is a member of, or in none.
     pub(super) async fn open(&self, tx: &mut Tx, session: &Session) -> Result<SessionTokens> {
         tx.enter(session.org_id, Principal::User(session.user_id)).await?;
-        let org = Some(session.org_id).filter(|org| *org != OrgId::PLATFORM);
+        store::organization::lock_entry(tx).await?;
+        let org = place(tx, session).await?.ok_or_else(gone)?;
+        failpoint::hit_in("identity.entering", &session.user_id.to_string()).await?;
         let refresh = RefreshToken::new(&self.ring, session.id, 1);
         let versions = versions(tx, session.user_id, org).await?;
         store::session::insert(tx, session, &refresh.hash(&self.ring), idle_end(session)).await?;
         tx.about(&session.id);
-        Ok(self.tokens(session, &refresh, versions))
+        Ok(self.tokens(session, org, &refresh, versions))
     }
 
     /// Continues the session of a refresh token, or ends it if the token was used before.
@@ -63,6 +66,9 @@ impl Identity {
             return Ok(Refreshed::Void);
         };
         let session = family.session.clone();
+        let Some(org) = place(tx, &session).await? else {
+            return Ok(Refreshed::Void);
+        };
         let successor = match family.judge(&self.ring, token) {
             Presented::Current => {
                 let next = RefreshToken::new(&self.ring, session.id, token.generation() + 1);
@@ -82,30 +88,30 @@ impl Identity {
             }
             Presented::Void => return Ok(Refreshed::Void),
         };
-        let org = Some(session.org_id).filter(|org| *org != OrgId::PLATFORM);
         let versions = versions(tx, session.user_id, org).await?;
-        let tokens = self.tokens(&session, &successor, versions);
+        let tokens = self.tokens(&session, org, &successor, versions);
         Ok(Refreshed::Tokens(session, tokens))
     }
 
-    fn tokens(&self, session: &Session, refresh: &RefreshToken, versions: Versions) -> SessionTokens {
+    fn tokens(
+        &self,
+        session: &Session,
+        org: Option<OrgId>,
+        refresh: &RefreshToken,
+        versions: Versions,
+    ) -> SessionTokens {
         let principal = Principal::User(session.user_id);
         let access = self
             .keeper
             .issuer
-            .sign(principal, session.org_id, session.id.0, versions, session.expires_at);
-        let organization_id = if session.org_id == OrgId::PLATFORM {
-            String::new()
-        } else {
-            session.org_id.to_string()
-        };
+            .sign(principal, org, session.id.0, versions, session.expires_at);
         SessionTokens {
             access_token: access.text,
             access_token_expires_at: Some(timestamp(access.expires_at)),
             refresh_token: refresh.expose().to_owned(),
             session_expires_at: Some(timestamp(session.expires_at)),
             session_id: session.id.to_string(),
-            organization_id,
+            organization_id: org.map(|org| org.to_string()).unwrap_or_default(),
         }
     }
 
@@ -144,9 +150,25 @@ pub(super) async fn revoke(tx: &mut Tx, session: SessionId) -> Result<()> {
     Ok(())
 }
 
+/// The organization that a session's tokens name, in its own transaction: the one it was opened in, as long as its user is
+/// a member who is not kept out; inside, none for a user without one, whose session is the platform's. `None` outside:
+/// the session has no place any more.
+///
+/// The platform's own members are told from users without an organization here, and nowhere else.
+async fn place(tx: &mut Tx, session: &Session) -> Result<Option<Option<OrgId>>> {
+    if store::member::exists(tx, session.org_id, session.user_id).await? {
+        Ok(Some(Some(session.org_id)))
+    } else {
+        Ok((session.org_id == OrgId::PLATFORM).then_some(None))
+    }
+}
+
+fn gone() -> Error {
+    Error::new(Reason::SessionRevoked, "the session has ended")
+}
+
 /// Enters the organization for the user, and answers what a token of it carries.
 async fn versions(tx: &mut Tx, user: UserId, org: Option<OrgId>) -> Result<Versions> {
-    let gone = || Error::new(Reason::SessionRevoked, "the session has ended");
     let epoch = store::user::enter(tx, user, org).await?.ok_or_else(gone)?;
     let permission_version = match org {
         Some(_) => store::organization::permission_version(tx).await?.ok_or_else(gone)?,

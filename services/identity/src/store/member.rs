@@ -31,13 +31,12 @@ pub(crate) async fn insert(tx: &mut Tx, user: UserId, role_org: OrgId, role: Rol
     Ok(made == 1)
 }
 
-/// Whether a user is a member of an organization.
+/// Whether a user is a member of an organization and not kept out of it.
 pub(crate) async fn exists(tx: &mut Tx, org: OrgId, user: UserId) -> Result<bool> {
-    Ok(
-        diesel::select(diesel::dsl::exists(organization_members::table.find((org, user))))
-            .get_result(tx)
-            .await?,
-    )
+    let member = organization_members::table
+        .find((org, user))
+        .filter(organization_members::suspended_at.is_null());
+    Ok(diesel::select(diesel::dsl::exists(member)).get_result(tx).await?)
 }
 
 /// A member and the joined role, or the page of members that follows `after`.
@@ -102,19 +101,20 @@ pub(crate) async fn update_role(tx: &mut Tx, user: UserId, role: &Role) -> Resul
     Ok(())
 }
 
-/// Whether the organization has an owner besides this user.
+/// Whether the organization has an owner besides this user who is not kept out.
 pub(crate) async fn other_owner_exists(tx: &mut Tx, user: UserId) -> Result<bool> {
     let others = organization_members::table.filter(
         organization_members::org_id
             .eq(tx.org())
             .and(organization_members::role_org_id.eq(OrgId::PLATFORM))
             .and(organization_members::role_id.eq(RoleId::OWNER))
+            .and(organization_members::suspended_at.is_null())
             .and(organization_members::user_id.ne(user)),
     );
     Ok(diesel::select(diesel::dsl::exists(others)).get_result(tx).await?)
 }
 
-/// Where a user is a member, oldest first; across organizations, by the policies on `app.user`.
+/// Where a user is a member and not kept out, oldest first; across organizations, by the policies on `app.user`.
 pub(crate) async fn list_memberships(tx: &mut Tx, user: UserId) -> Result<Vec<Membership>> {
     Ok(organization_members::table
         .inner_join(organizations::table.on(organizations::org_id.eq(organization_members::org_id)))
@@ -123,7 +123,11 @@ pub(crate) async fn list_memberships(tx: &mut Tx, user: UserId) -> Result<Vec<Me
                 .eq(organization_members::role_org_id)
                 .and(roles::id.eq(organization_members::role_id))),
         )
-        .filter(organization_members::user_id.eq(user))
+        .filter(
+            organization_members::user_id
+                .eq(user)
+                .and(organization_members::suspended_at.is_null()),
+        )
         .order((organization_members::joined_at, organization_members::org_id))
         .select((
             organizations::org_id,

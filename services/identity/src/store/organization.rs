@@ -36,6 +36,19 @@ pub(crate) async fn lock(tx: &mut Tx) -> Result<()> {
     Ok(())
 }
 
+/// Keeps the organization's members as they are until the transaction ends, for one of them to come in: who is suspended
+/// or removed at the same moment is either seen here, or sees the session that was opened.
+///
+/// The switch `identity.entry_lock` lets changes through, for tests.
+pub(crate) async fn lock_entry(tx: &mut Tx) -> Result<()> {
+    if failpoint::without("identity.entry_lock") {
+        return Ok(());
+    }
+    let organization = organizations::table.find(tx.org()).select(organizations::org_id);
+    organization.for_key_share().first::<OrgId>(tx).await?;
+    Ok(())
+}
+
 /// The version of the organization's permissions; `None` if there is no such organization.
 pub(crate) async fn permission_version(tx: &mut Tx) -> Result<Option<i64>> {
     let version = organizations::table

@@ -63,7 +63,8 @@ async fn held_by_member(tx: &mut Tx, user: UserId) -> Result<Held> {
         .filter(
             organization_members::org_id
                 .eq(tx.org())
-                .and(organization_members::user_id.eq(user)),
+                .and(organization_members::user_id.eq(user))
+                .and(organization_members::suspended_at.is_null()),
         )
         .select(permissions::permission)
         .load(tx)
