@@ -70,3 +70,24 @@ create index organization_members_username_idx on organization_members (org_id, 
 create index organization_members_email_idx on organization_members (org_id, search_email);
 create index organization_members_first_name_idx on organization_members (org_id, search_first_name);
 create index organization_members_last_name_idx on organization_members (org_id, search_last_name);
+
+-- As before, but nobody enters an organization that they are kept out of.
+create or replace function login_account(wanted_email text, wanted_org uuid)
+returns table (
+  user_id uuid, password_hash text, org_id uuid, home_org_id uuid, suspended boolean, deleted boolean
+)
+language sql stable security definer set search_path = identity, pg_temp as $$
+  select u.id, u.password_hash, entered.org_id, home.org_id, u.suspended_at is not null, u.deleted_at is not null
+  from users u
+  left join lateral (
+    select m.org_id from organization_members m
+    where m.user_id = u.id and m.suspended_at is null
+    order by (m.org_id = u.last_org_id) desc nulls last, m.joined_at, m.org_id
+    limit 1
+  ) home on true
+  left join lateral (
+    select m.org_id from organization_members m
+    where m.user_id = u.id and m.suspended_at is null and m.org_id = coalesce(wanted_org, home.org_id)
+  ) entered on true
+  where u.email = wanted_email
+$$;

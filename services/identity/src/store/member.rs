@@ -103,12 +103,15 @@ pub(crate) async fn update_role(tx: &mut Tx, user: UserId, role: &Role) -> Resul
 
 /// Whether the organization has an owner besides this user who is not kept out.
 pub(crate) async fn other_owner_exists(tx: &mut Tx, user: UserId) -> Result<bool> {
-    let others = organization_members::table.filter(
+    let account = users::table.on(users::id.eq(organization_members::user_id));
+    let others = organization_members::table.inner_join(account).filter(
         organization_members::org_id
             .eq(tx.org())
             .and(organization_members::role_org_id.eq(OrgId::PLATFORM))
             .and(organization_members::role_id.eq(RoleId::OWNER))
             .and(organization_members::suspended_at.is_null())
+            .and(users::suspended_at.is_null())
+            .and(users::deleted_at.is_null())
             .and(organization_members::user_id.ne(user)),
     );
     Ok(diesel::select(diesel::dsl::exists(others)).get_result(tx).await?)

@@ -11,7 +11,7 @@ use kit::{
 use super::api_key;
 use crate::{
     model::{ApiKeyId, Held, Role, RoleId},
-    schema::{organization_members, permissions, roles},
+    schema::{organization_members, permissions, roles, users},
 };
 
 /// A role that can be given in the transaction's organization: its own or the system's.
@@ -54,17 +54,21 @@ pub(crate) async fn held(tx: &mut Tx, principal: Principal) -> Result<Held> {
     }
 }
 
+/// Nothing for who is kept out, of the organization or of the account.
 async fn held_by_member(tx: &mut Tx, user: UserId) -> Result<Held> {
     let same_role = permissions::org_id
         .eq(organization_members::role_org_id)
         .and(permissions::role_id.eq(organization_members::role_id));
     let grants: Vec<String> = organization_members::table
         .inner_join(permissions::table.on(same_role))
+        .inner_join(users::table.on(users::id.eq(organization_members::user_id)))
         .filter(
             organization_members::org_id
                 .eq(tx.org())
                 .and(organization_members::user_id.eq(user))
-                .and(organization_members::suspended_at.is_null()),
+                .and(organization_members::suspended_at.is_null())
+                .and(users::suspended_at.is_null())
+                .and(users::deleted_at.is_null()),
         )
         .select(permissions::permission)
         .load(tx)

@@ -1,6 +1,6 @@
 //! Users, as the user's own transaction sees them.
 
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
+use diesel::{BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
 use diesel_async::RunQueryDsl;
 use kit::{
     Result,
@@ -40,11 +40,14 @@ pub(crate) async fn find(tx: &mut Tx, user: UserId) -> Result<Option<Profile>> {
         .optional()?)
 }
 
-/// Remembers the organization of the latest session, and answers the user's epoch.
+/// Remembers the organization of the latest session, and answers the user's epoch; none for an account that is suspended
+/// or deleted. Who suspends or deletes it at the same moment waits, and then ends what was opened.
 pub(crate) async fn enter(tx: &mut Tx, user: UserId, org: Option<OrgId>) -> Result<Option<i64>> {
-    let row = users::table.find(user);
+    let row = users::table
+        .find(user)
+        .filter(users::suspended_at.is_null().and(users::deleted_at.is_null()));
     let Some(org) = org else {
-        return Ok(row.select(users::epoch).first(tx).await.optional()?);
+        return Ok(row.select(users::epoch).for_share().first(tx).await.optional()?);
     };
     let epoch = diesel::update(row)
         .set(users::last_org_id.eq(org))
