@@ -32,6 +32,8 @@ diesel::table! {
         org_id -> Uuid,
         id -> Uuid,
         name -> Text,
+        description -> Text,
+        version -> Int8,
         created_at -> Timestamptz,
     }
 }
@@ -92,6 +94,20 @@ diesel::table! {
         expires_at -> Timestamptz,
         last_used_at -> Nullable<Timestamptz>,
         revoked_at -> Nullable<Timestamptz>,
+        service_account_id -> Nullable<Uuid>,
+    }
+}
+
+diesel::table! {
+    service_accounts (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        name -> Text,
+        description -> Text,
+        role_org_id -> Uuid,
+        role_id -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        disabled_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -111,4 +127,11 @@ diesel::table! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(organization_members, organizations, permissions, roles, users);
+diesel::allow_tables_to_appear_in_same_query!(
+    organization_members,
+    organizations,
+    permissions,
+    roles,
+    service_accounts,
+    users
+);

@@ -4,11 +4,23 @@ use diesel::prelude::*;
 use kit::{Error, Result, db::About, ids::UserId};
 use time::{Duration, OffsetDateTime};
 
-use super::Name;
+use super::{Description, Name};
 
 kit::id! {
     /// An API key.
     ApiKeyId
+}
+
+kit::id! {
+    /// A service account.
+    ServiceAccountId
+}
+
+impl About for ServiceAccountId {
+    const TYPE: &'static str = "service_account";
+    fn id(&self) -> String {
+        self.to_string()
+    }
 }
 
 impl About for ApiKeyId {
@@ -27,6 +39,18 @@ pub(crate) struct NewApiKey {
     pub(crate) scopes: Vec<String>,
     /// The end that was asked for.
     pub(crate) expires_at: Option<OffsetDateTime>,
+    /// The service account that was asked for.
+    pub(crate) service_account: Option<ServiceAccountId>,
+}
+
+/// Whose a key is, and until when it can last at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) creator: UserId,
+    /// None: the key is its creator's.
+    pub(crate) service_account: Option<ServiceAccountId>,
+    /// The end of the calling key, which no key that it makes outlives.
+    pub(crate) latest: Option<OffsetDateTime>,
 }
 
 impl NewApiKey {
@@ -69,4 +93,50 @@ pub(crate) struct ApiKey {
     pub(crate) creator_id: UserId,
     pub(crate) created_at: OffsetDateTime,
     pub(crate) expires_at: OffsetDateTime,
+    pub(crate) last_used_at: Option<OffsetDateTime>,
+    pub(crate) revoked_at: Option<OffsetDateTime>,
+    pub(crate) service_account_id: Option<ServiceAccountId>,
+}
+
+impl ApiKey {
+    /// The key that takes this one's place from now on: as long-lived, unless the calling key ends sooner.
+    pub(crate) fn successor(&self, now: OffsetDateTime, latest: Option<OffsetDateTime>) -> (NewApiKey, OffsetDateTime) {
+        let end = now + (self.expires_at - self.created_at);
+        let new = NewApiKey {
+            id: ApiKeyId::new(),
+            name: self.name.clone(),
+            scopes: self.scopes.clone(),
+            expires_at: None,
+            service_account: self.service_account_id,
+        };
+        (new, latest.map_or(end, |latest| latest.min(end)))
+    }
+
+    /// Whether an owner of new keys could have made this one: a service account's is anybody's who may make keys of it,
+    /// a creator's is the creator's alone.
+    pub(crate) fn could_be_made_by(&self, owner: Owner) -> bool {
+        self.service_account_id.is_some() || (owner.service_account.is_none() && owner.creator == self.creator_id)
+    }
+}
+
+/// The service account to make.
+#[derive(Debug)]
+pub(crate) struct NewServiceAccount {
+    pub(crate) id: ServiceAccountId,
+    pub(crate) name: Name,
+    pub(crate) description: Description,
+    /// The role's name.
+    pub(crate) role: String,
+}
+
+/// A caller that is no person.
+#[derive(Clone, Debug, Queryable)]
+pub(crate) struct ServiceAccount {
+    pub(crate) id: ServiceAccountId,
+    pub(crate) name: Name,
+    pub(crate) description: Description,
+    /// None for a disabled one whose role is gone.
+    pub(crate) role: Option<Name>,
+    pub(crate) created_at: OffsetDateTime,
+    pub(crate) disabled_at: Option<OffsetDateTime>,
 }

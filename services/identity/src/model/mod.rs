@@ -14,8 +14,8 @@ pub(crate) use clock::now;
 pub(crate) use invitation::{
     Invitation, InvitationId, InvitationToken, LIFETIME as INVITATION_LIFETIME, NewInvitation,
 };
-pub(crate) use key::{ApiKey, ApiKeyId, NewApiKey};
-pub(crate) use role::{Held, Member, Membership, Role, RoleId};
+pub(crate) use key::{ApiKey, ApiKeyId, NewApiKey, NewServiceAccount, Owner, ServiceAccount, ServiceAccountId};
+pub(crate) use role::{Description, Held, Holders, Member, Membership, Position, Role, RoleContent, RoleId};
 pub(crate) use session::{
     Family, GRACE as SESSION_GRACE, IDLE as SESSION_IDLE, LIFETIME as SESSION_LIFETIME, Presented, RefreshToken,
     Session, SessionId,

@@ -1,15 +1,43 @@
 //! What changes of rights have in common.
 
 use api::events::v1::{PermissionsChanged, event::Payload};
-use kit::{Error, Result, db::Tx};
+use kit::{
+    Error, Reason, Result,
+    auth::{OrgScope, scope::Admitted},
+    db::Tx,
+    failpoint,
+};
 
-use crate::{model::Role, store};
+use crate::{
+    model::{Held, Role},
+    store,
+};
 
-/// A role of the organization or the system by its name.
+/// What the caller holds at this moment, under the organization's lock: what the gate saw may be a moment old.
+///
+/// # Errors
+/// PERMISSION_MISSING where the caller has just lost what the call needs.
+pub(super) async fn caller(tx: &mut Tx, scope: &OrgScope) -> Result<Held> {
+    store::organization::lock(tx).await?;
+    let caller = store::role::held(tx, scope.principal()).await?;
+    let needed = scope.call().method.permission;
+    if !caller.permissions().holds(needed) {
+        return Err(
+            Error::new(Reason::PermissionMissing, "the caller's role has just changed").with("permission", needed),
+        );
+    }
+    Ok(caller)
+}
+
+/// A role of the organization or the system by its name, to be given: it stays until the transaction ends.
 pub(super) async fn find_role(tx: &mut Tx, name: &str) -> Result<Role> {
-    store::role::find(tx, name)
+    // The organization before all that refers to it, as everywhere.
+    store::organization::lock(tx).await?;
+    let role = store::role::find(tx, name)
         .await?
-        .ok_or_else(|| Error::not_found("role", name))
+        .ok_or_else(|| Error::not_found("role", name))?;
+    failpoint::hit_in("identity.role_found", &tx.org().to_string()).await?;
+    Ok(role)
 }
 
 /// Makes the next version of the organization's permissions; every service asks anew for what it needs.

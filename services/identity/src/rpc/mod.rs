@@ -4,6 +4,7 @@ mod api_key;
 mod auth;
 mod grants;
 mod organization;
+mod permission;
 mod role;
 mod session;
 mod sessions;

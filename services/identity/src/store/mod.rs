@@ -6,6 +6,7 @@ pub(crate) mod lookup;
 pub(crate) mod member;
 pub(crate) mod organization;
 pub(crate) mod role;
+pub(crate) mod service_account;
 pub(crate) mod session;
 pub(crate) mod user;
 

@@ -121,7 +121,7 @@ impl TryFrom<CheckSessionRequest> for SessionQuestion {
     }
 }
 
-fn principal(kind: i32, id: &str, violations: &mut Violations) -> Option<Principal> {
+pub(super) fn principal(kind: i32, id: &str, violations: &mut Violations) -> Option<Principal> {
     let id: Option<Uuid> = ids::required::<UserId>("principal_id", id, violations).map(|id| id.0);
     match PrincipalKind::try_from(kind) {
         Ok(PrincipalKind::User) => id.map(|id| Principal::User(UserId(id))),

@@ -1,4 +1,4 @@
-//! API keys: made, exchanged, used as they are, and cut by what their creator may do.
+//! API keys: made, exchanged, used as they are, cut by what their creator may do, looked at and ended.
 
 use api::identity::v1::*;
 use prost_types::Timestamp;
@@ -10,8 +10,7 @@ async fn make(house: &House, credential: &str, scopes: &[&str]) -> Result<Create
     let request = CreateApiKeyRequest {
         name: "ci".to_owned(),
         scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
-        expires_at: None,
-        request_id: String::new(),
+        ..Default::default()
     };
     Ok(house.keys(credential).create_api_key(request).await?.into_inner())
 }
@@ -28,7 +27,7 @@ fn ending(scope: &str, seconds: i64) -> CreateApiKeyRequest {
             seconds: i64::try_from(now.as_secs()).unwrap() + seconds,
             nanos: 0,
         }),
-        request_id: String::new(),
+        ..Default::default()
     }
 }
 
@@ -164,8 +163,8 @@ async fn a_key_is_shown_once_and_kept_nowhere() {
     let request = CreateApiKeyRequest {
         name: "once".to_owned(),
         scopes: vec!["designs.*.*".to_owned()],
-        expires_at: None,
         request_id: request_id(),
+        ..Default::default()
     };
     let mut client = house.keys(ada.token());
     let made = client.create_api_key(request.clone()).await.unwrap().into_inner();
@@ -339,7 +338,7 @@ async fn every_violation_of_a_key_is_told_at_once() {
             "Designs.x.y".to_owned(),
         ],
         expires_at: Some(soon.into()),
-        request_id: String::new(),
+        ..Default::default()
     };
     let refused = house.keys(ada.token()).create_api_key(request).await.unwrap_err();
     assert_eq!(violations(&refused), ["expires_at", "name", "scopes[1]", "scopes[2]"]);
