@@ -8,6 +8,7 @@ mod invitation;
 mod key;
 mod role;
 mod session;
+mod totp;
 
 pub(crate) use account::{Email, Name, NewAccount, Password, PasswordHash, Profile, SealedProfile, Slug};
 pub(crate) use clock::now;
@@ -20,3 +21,5 @@ pub(crate) use session::{
     Family, GRACE as SESSION_GRACE, IDLE as SESSION_IDLE, LIFETIME as SESSION_LIFETIME, Presented, RefreshToken,
     Session, SessionId,
 };
+#[allow(unused_imports)]
+pub(crate) use totp::{Code, RecoveryCodes, TotpSecret};

@@ -5,9 +5,11 @@ pub(crate) mod invitation;
 pub(crate) mod lookup;
 pub(crate) mod member;
 pub(crate) mod organization;
+pub(crate) mod password;
 pub(crate) mod role;
 pub(crate) mod service_account;
 pub(crate) mod session;
+pub(crate) mod totp;
 pub(crate) mod user;
 
 use kit::{Error, Reason, error::violates};

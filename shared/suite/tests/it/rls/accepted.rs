@@ -67,6 +67,19 @@ const fn of_app(table: &'static str, name: &'static str, using: &'static str, sh
     }
 }
 
+/// As all of [`POSSESSIONS`] have it.
+const fn own(table: &'static str) -> Policy {
+    Policy {
+        table,
+        name: "self",
+        command: "ALL",
+        role: "app",
+        using: USER_ID_IS_MINE,
+        check: USER_ID_IS_MINE,
+        shows: Shows::User,
+    }
+}
+
 const fn of_worker(table: &'static str, name: &'static str, command: &'static str) -> Policy {
     Policy {
         table,
@@ -78,6 +91,9 @@ const fn of_worker(table: &'static str, name: &'static str, command: &'static st
         shows: Shows::Expired,
     }
 }
+
+/// Tables of what is an account's, whichever organization it is in: `user_id` says whose.
+pub(crate) const POSSESSIONS: &[&str] = &["identity.second_factors", "identity.recovery_codes"];
 
 /// Every policy that is neither `tenant` nor `owner_all`.
 pub(crate) const POLICIES: &[Policy] = &[
@@ -117,6 +133,8 @@ pub(crate) const POLICIES: &[Policy] = &[
         check: ID_IS_MINE,
         shows: Shows::User,
     },
+    own("identity.second_factors"),
+    own("identity.recovery_codes"),
     of_app(
         "identity.users",
         "colleague",
@@ -149,6 +167,10 @@ pub(crate) const INDEXES: &[(&str, &str)] = &[
     (
         "identity.sessions_id_key",
         "a session is looked up before its organization is known",
+    ),
+    (
+        "identity.sessions_standing_idx",
+        "a user's sessions are listed across organizations",
     ),
     ("identity.api_keys_id_key", "a key's token names the key alone"),
     (
@@ -220,6 +242,7 @@ pub(crate) const DEFINERS: &[&str] = &[
     "identity.api_key_state",
     "identity.api_key_by_public_id",
     "identity.invitation_org",
+    "identity.own_password",
     "designs.search_templates",
     "pipelines.job_by_credential",
     "pipelines.expired_leases",
@@ -230,4 +253,11 @@ pub(crate) const APP_RIGHTS: &[(&str, &str)] = &[
     ("outbox", "INSERT"),
     ("__diesel_schema_migrations", "SELECT"),
     ("users", "INSERT"),
+    ("second_factors", "SELECT"),
+    ("second_factors", "INSERT"),
+    ("second_factors", "UPDATE"),
+    ("second_factors", "DELETE"),
+    ("recovery_codes", "SELECT"),
+    ("recovery_codes", "INSERT"),
+    ("recovery_codes", "DELETE"),
 ];

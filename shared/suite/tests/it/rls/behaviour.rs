@@ -6,7 +6,7 @@
 use tokio_postgres::{Client, SimpleQueryMessage, error::SqlState};
 
 use super::{
-    accepted::{POLICIES, Shows, WORKER_TABLES},
+    accepted::{POLICIES, POSSESSIONS, Shows, WORKER_TABLES},
     catalog::Table,
     rows::{ADA, BOB, PLATFORM, Rows, Whose},
 };
@@ -26,6 +26,8 @@ pub(crate) async fn problems(client: &Client, rows: &Rows, table: &Table) -> Vec
             ("owner", _) => met.owner().await,
             ("app", "users") => met.accounts().await,
             (_, "users") => met.closed().await,
+            ("app", _) if POSSESSIONS.contains(&table.full().as_str()) => met.possessions().await,
+            _ if POSSESSIONS.contains(&table.full().as_str()) => met.closed().await,
             _ => met.tenant().await,
         }
         problems.append(&mut met.problems);
@@ -162,7 +164,11 @@ impl Met<'_> {
     /// A table that a role has no right on.
     async fn closed(&mut self) {
         let full = self.table.full();
-        let column = if self.table.name == "users" { "id" } else { "org_id" };
+        let column = match self.table.name.as_str() {
+            "users" => "id",
+            _ if self.table.org_id => "org_id",
+            _ => "user_id",
+        };
         self.become_role(Some(ADA), Some(ADA)).await;
         let insert = self.rows.insert(&full, ADA, 2);
         for (what, sql) in [
@@ -239,6 +245,36 @@ impl Met<'_> {
             self.leave_role().await;
         }
         debug_assert!(ours.contains(&mine));
+    }
+
+    /// What is an account's: its user meets it from within any organization, and nobody else does.
+    async fn possessions(&mut self) {
+        let table = self.table.full();
+        let select = format!("select 1 from {table}");
+        let mine = self.count(&format!("{select} where user_id = '{}'", self.user(ADA))).await;
+        let updates = self.may("UPDATE").await;
+        for (who, org, user, met) in [
+            ("as none", None, None, 0),
+            ("as an organization", Some(ADA), None, 0),
+            ("as a user of none", None, Some(ADA), mine),
+            ("as a user in an organization", Some(BOB), Some(ADA), mine),
+        ] {
+            self.become_role(org, user).await;
+            let written = if updates { met } else { u64::MAX };
+            for (what, sql, rows) in [
+                ("sees rows", select.clone(), met),
+                ("updates", format!("update {table} set user_id = user_id"), written),
+                ("deletes", format!("delete from {table}"), met),
+            ] {
+                self.expect(&format!("{who} {what}"), &sql, rows).await;
+            }
+            let stranger = self.passes(&self.rows.insert(&table, BOB, 2)).await;
+            let own = self.passes(&self.rows.insert(&table, ADA, 0)).await;
+            if stranger || own != (user == Some(ADA)) {
+                self.problem(format!("{who} makes rows: its own {own}, a stranger's {stranger}"));
+            }
+            self.leave_role().await;
+        }
     }
 
     /// The owner migrates: it sees all rows, policies or not.

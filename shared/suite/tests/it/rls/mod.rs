@@ -70,6 +70,7 @@ async fn a_login_that_never_entered_an_organization_sees_nothing() {
                 let platform = "00000000-0000-7000-8000-000000000000";
                 let sql = match table.name.as_str() {
                     "users" => "select id from identity.users".to_owned(),
+                    _ if !table.org_id => format!("select user_id from {}", table.full()),
                     _ if role == Role::Worker => format!(
                         "select org_id from {} where created_at > now() - interval '1 hour'",
                         table.full()
