@@ -3,6 +3,7 @@
 //! The only crate that knows every service. Whatever it starts ends with it, however it ends.
 
 pub mod backing;
+pub mod bench;
 pub mod control;
 pub mod demo;
 pub mod keys;
@@ -10,6 +11,7 @@ pub mod layout;
 pub mod mail;
 pub mod processes;
 pub mod seed;
+pub mod totp;
 pub mod up;
 pub mod variables;
 pub mod verbs;

@@ -15,6 +15,7 @@ board3 down [--data DIR]
 board3 migrate [--data DIR]
 board3 seed [--data DIR]
 board3 demo [--data DIR]
+board3 bench [NAME] [--samples N]
 board3 keys
 board3 psql SERVICE [--role app|worker|owner] [--data DIR]
 board3 clean [--data DIR]";
@@ -26,6 +27,7 @@ struct Arguments {
     base: Option<u16>,
     data: PathBuf,
     role: Option<String>,
+    samples: usize,
 }
 
 fn arguments() -> Result<Arguments> {
@@ -37,12 +39,14 @@ fn arguments() -> Result<Arguments> {
         base: None,
         data: ".board3".into(),
         role: None,
+        samples: suite::bench::SAMPLES,
     };
     while let Some(argument) = parser.next()? {
         match argument {
             Long("detach") => found.detach = true,
             Long("port-base") => found.base = Some(parser.value()?.parse()?),
             Long("data") => found.data = parser.value()?.into(),
+            Long("samples") => found.samples = parser.value()?.parse()?,
             Long("role") => found.role = Some(parser.value()?.string()?),
             Short('h') | Long("help") => found.verb = "help".into(),
             Value(value) if found.verb.is_empty() => found.verb = value.string()?,
@@ -71,6 +75,8 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
         ("migrate", []) => verbs::migrate(&layout()?).await,
         ("seed", []) => verbs::seed(&layout()?).await,
         ("demo", []) => suite::demo::command(layout()?).await,
+        ("bench", []) => suite::bench::command(None, arguments.samples).await,
+        ("bench", [name]) => suite::bench::command(Some(name), arguments.samples).await,
         ("keys", []) => {
             print!("{}", suite::keys::Keys::fresh()?.text()?);
             Ok(ExitCode::SUCCESS)

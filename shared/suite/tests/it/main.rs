@@ -20,4 +20,3 @@ mod rls;
 mod runner;
 mod story;
 mod sweep;
-mod totp;

@@ -16,11 +16,12 @@ use super::{
     search::{Hay, Kind, Needle, Seen, gather, overhear, search},
     secret_part, signature,
 };
+use suite::totp;
+
 use crate::{
     house::House,
     story::{Person, request_id},
     sweep::{confirm, sign_up},
-    totp,
 };
 
 async fn login(house: &House, request: &LoginRequest) -> Result<LoginResponse, Status> {

@@ -10,10 +10,11 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::world::{Tenant, World};
+use suite::totp;
+
 use crate::{
     house::House,
     story::{Person, request_id},
-    totp,
 };
 
 /// The organization of the platform.

@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 use kit::Reason;
 
 use super::world::{Tenant, World};
-use crate::totp;
+use suite::totp;
 
 /// What the sweep must know of an RPC.
 pub(crate) struct Row {

@@ -1,9 +1,14 @@
-//! One-time passwords by RFC 6238 (SHA-1, 6 digits, 30 s), written anew, so that no test checks identity against itself.
+//! One-time passwords by RFC 6238 (SHA-1, 6 digits, 30 s), as somebody's authenticator application makes them.
+//!
+//! Written anew, so that no test checks identity against itself.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The code of a base32 secret, so many steps of 30 s from now.
-pub(crate) fn code(secret: &str, steps: i64) -> String {
+///
+/// # Panics
+/// When the secret is no base32.
+pub fn code(secret: &str, steps: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is past 1970");
     let step = i64::try_from(now.as_secs() / 30).expect("a small number") + steps;
     at(&base32(secret), step)
@@ -17,7 +22,10 @@ fn at(secret: &[u8], step: i64) -> String {
 }
 
 /// The bytes of a text in base32 without padding.
-pub(crate) fn base32(text: &str) -> Vec<u8> {
+///
+/// # Panics
+/// When it is none.
+pub fn base32(text: &str) -> Vec<u8> {
     let (mut bits, mut held, mut bytes) = (0_u32, 0, Vec::new());
     for letter in text.bytes() {
         let five = match letter {
@@ -87,19 +95,24 @@ fn sha1(message: &[u8]) -> [u8; 20] {
     digest
 }
 
-#[test]
-fn the_vectors_of_rfc_6238_hold() {
-    let secret = base32("GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ");
-    assert_eq!(secret, b"12345678901234567890");
-    // The last six of the eight digits that the appendix lists.
-    for (seconds, code) in [
-        (59, "287082"),
-        (1_111_111_109, "081804"),
-        (1_111_111_111, "050471"),
-        (1_234_567_890, "005924"),
-        (2_000_000_000, "279037"),
-        (20_000_000_000, "353130"),
-    ] {
-        assert_eq!(at(&secret, seconds / 30), code, "{seconds}");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_vectors_of_rfc_6238_hold() {
+        let secret = base32("GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ");
+        assert_eq!(secret, b"12345678901234567890");
+        // The last six of the eight digits that the appendix lists.
+        for (seconds, code) in [
+            (59, "287082"),
+            (1_111_111_109, "081804"),
+            (1_111_111_111, "050471"),
+            (1_234_567_890, "005924"),
+            (2_000_000_000, "279037"),
+            (20_000_000_000, "353130"),
+        ] {
+            assert_eq!(at(&secret, seconds / 30), code, "{seconds}");
+        }
     }
 }

@@ -1,0 +1,40 @@
+//! `board3 bench`: figures that are promised, measured in one run on this machine.
+//!
+//! What can be is a ratio of two figures of the same run, because machines differ. A figure that is missed is printed as missed.
+#![allow(clippy::print_stdout, reason = "what a person sees of `bench`")]
+
+mod bare;
+mod identity;
+mod load;
+mod states;
+mod table;
+mod verification;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+/// What there is to measure, and in a few words what that is.
+const BENCHES: [(&str, &str); 1] = [("identity", "verification, exchange of keys, GetMe, a flood of logins, memory, timing of logins")];
+
+/// How many samples each state of an account is given where nothing else is asked for.
+pub const SAMPLES: usize = 300;
+
+/// Measures one thing, or lists what there is.
+///
+/// # Errors
+/// When something cannot be measured; a figure that is missed is no error.
+pub async fn command(name: Option<&str>, samples: usize) -> Result<ExitCode> {
+    match name {
+        None => {
+            for (name, what) in BENCHES {
+                println!("{name:<12} {what}");
+            }
+        }
+        Some("identity") => identity::measure(samples).await?,
+        // How the bench starts the server that it compares with; nobody types it.
+        Some(bare::VERB) => bare::serve().await?,
+        Some(other) => bail!("`{other}` is nothing that is measured; `board3 bench` lists what is"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
