@@ -216,7 +216,8 @@ fn described(layout: &Layout) -> String {
             let _ = writeln!(text, "  {buf} curl {over} {KEY} -d '{body}' http://{address}/{rpc}");
         }
     }
-    let _ = write!(text, "\nThe administrator's e-mail address and password are in {env}.");
+    let _ = writeln!(text, "\nMail is not sent but kept in {}.", shown(&layout.mail()));
+    let _ = write!(text, "The administrator's e-mail address and password are in {env}.");
     text
 }
 

@@ -10,9 +10,7 @@ use api::designs::v1::ListDesignsRequest;
 use api::designs::v1::design_service_client::DesignServiceClient;
 use api::identity::v1::auth_service_client::AuthServiceClient;
 use api::identity::v1::user_service_client::UserServiceClient;
-use api::identity::v1::{
-    ConfirmTotpRequest, EnrollTotpRequest, ExchangeApiKeyRequest, GetMeRequest, LoginRequest,
-};
+use api::identity::v1::{ConfirmTotpRequest, EnrollTotpRequest, ExchangeApiKeyRequest, GetMeRequest, LoginRequest};
 use tokio::time::sleep;
 use tonic::transport::Channel;
 
@@ -33,7 +31,10 @@ const CALLERS: usize = 32;
 /// Measures everything and prints the table.
 pub(super) async fn measure(samples: usize) -> Result<()> {
     for server in ["DATABASE_ADMIN_URL", "REDIS_URL"] {
-        ensure!(std::env::var_os(server).is_none(), "{server} is set; the bench needs servers of its own");
+        ensure!(
+            std::env::var_os(server).is_none(),
+            "{server} is set; the bench needs servers of its own"
+        );
     }
     if cfg!(debug_assertions) {
         println!("this is an unoptimised build: the figures say nothing\n");
@@ -41,7 +42,12 @@ pub(super) async fn measure(samples: usize) -> Result<()> {
     let mut table = Table::default();
     let verified = tokio::task::spawn_blocking(verification::measure).await??;
     table.at_least("tokens verified by a core, cold", 10_000.0, verified.cold, "/s");
-    table.at_least("tokens verified by a core, remembered", 200_000.0, verified.remembered, "/s");
+    table.at_least(
+        "tokens verified by a core, remembered",
+        200_000.0,
+        verified.remembered,
+        "/s",
+    );
 
     let dir = tempfile::Builder::new().prefix("b3-bench-").tempdir()?;
     // Nothing is limited here but by the machine.
@@ -52,7 +58,12 @@ pub(super) async fn measure(samples: usize) -> Result<()> {
     table.at_most("memory of identity, idle", 40.0, idle, "MiB");
     let token = login(&suite).await?;
     table.at_most("ExchangeApiKey, warm, p99", 5.0, exchange(&suite).await?, "ms");
-    table.at_least("GetMe against a bare call of tonic", 0.5, get_me(&suite, &token, dir.path()).await?, "times");
+    table.at_least(
+        "GetMe against a bare call of tonic",
+        0.5,
+        get_me(&suite, &token, dir.path()).await?,
+        "times",
+    );
     let place = Place {
         identity: channel(&suite.layout.grpc(identity::SERVICE.slice))?,
         mailbox: &Mailbox::in_dir(&suite.layout.mail())?,
@@ -70,7 +81,12 @@ pub(super) async fn measure(samples: usize) -> Result<()> {
     let suite = start(dir.path(), "limited", &Variables::new()).await?;
     let token = login(&suite).await?;
     for (what, ratio) in flooded(&suite, &token).await? {
-        table.at_most(&format!("{what}, p99 under 200 wrong logins a second"), 2.0, ratio, "times");
+        table.at_most(
+            &format!("{what}, p99 under 200 wrong logins a second"),
+            2.0,
+            ratio,
+            "times",
+        );
     }
     end(suite).await?;
     print!("{table}");
@@ -94,7 +110,12 @@ fn identity_of(suite: &Suite) -> String {
 /// The administrator's access token.
 async fn login(suite: &Suite) -> Result<String> {
     let administrator = &suite.administrator;
-    signed_in(&channel(&identity_of(suite))?, &administrator.email, &administrator.password).await
+    signed_in(
+        &channel(&identity_of(suite))?,
+        &administrator.email,
+        &administrator.password,
+    )
+    .await
 }
 
 async fn signed_in(identity: &Channel, email: &str, password: &str) -> Result<String> {
@@ -118,7 +139,11 @@ pub(super) async fn second_factor(identity: &Channel, email: &str, password: &st
     // A step may end between the code and the call.
     for _ in 0..3 {
         let code = totp::code(&enrolled.secret, 0);
-        if auth.confirm_totp(with(ConfirmTotpRequest { code }, &token)).await.is_ok() {
+        if auth
+            .confirm_totp(with(ConfirmTotpRequest { code }, &token))
+            .await
+            .is_ok()
+        {
             return Ok(());
         }
     }
@@ -130,7 +155,10 @@ async fn exchange(suite: &Suite) -> Result<f64> {
     let auth = AuthServiceClient::new(channel(&identity_of(suite))?);
     let call = async || {
         let api_key = suite.administrator.api_key.clone();
-        auth.clone().exchange_api_key(ExchangeApiKeyRequest { api_key }).await.map(drop)
+        auth.clone()
+            .exchange_api_key(ExchangeApiKeyRequest { api_key })
+            .await
+            .map(drop)
     };
     paced(200, Duration::ZERO, &call).await?;
     let mut took = paced(2_000, Duration::from_millis(2), &call).await?;
@@ -143,7 +171,10 @@ async fn get_me(suite: &Suite, token: &str, dir: &std::path::Path) -> Result<f64
     let channels = |address: &str| (0..CONNECTIONS).map(|_| channel(address)).collect::<Result<Vec<_>>>();
     let (ours, bares) = (channels(&identity_of(suite))?, channels(&address.to_string())?);
     let call = async |channel: Channel| {
-        UserServiceClient::new(channel).get_me(with(GetMeRequest {}, token)).await.map(drop)
+        UserServiceClient::new(channel)
+            .get_me(with(GetMeRequest {}, token))
+            .await
+            .map(drop)
     };
     let long = Duration::from_secs(2);
     let (mut our, mut bare_calls) = (0.0, 0.0);
@@ -172,7 +203,10 @@ async fn flooded(suite: &Suite, token: &str) -> Result<Vec<(&'static str, f64)>>
     };
     let list = async || {
         let request = with(ListDesignsRequest::default(), token);
-        DesignServiceClient::new(designs.clone()).list_designs(request).await.map(drop)
+        DesignServiceClient::new(designs.clone())
+            .list_designs(request)
+            .await
+            .map(drop)
     };
     // Within what one caller may call.
     let (calls, pace) = (300, Duration::from_millis(50));
@@ -185,7 +219,11 @@ async fn flooded(suite: &Suite, token: &str) -> Result<Vec<(&'static str, f64)>>
     let wrong = |n: u64| {
         let (answered, mut auth) = (answered.clone(), AuthServiceClient::new(stranger.clone()));
         let request = LoginRequest {
-            email: if n % 2 == 0 { email.clone() } else { format!("nobody-{n}@example.test") },
+            email: if n % 2 == 0 {
+                email.clone()
+            } else {
+                format!("nobody-{n}@example.test")
+            },
             password: format!("wrong password {n}"),
             ..Default::default()
         };
@@ -198,7 +236,10 @@ async fn flooded(suite: &Suite, token: &str) -> Result<Vec<(&'static str, f64)>>
         both = both() => both?,
         () = flood(Duration::from_millis(5), wrong) => unreachable!("a flood has no end"),
     };
-    println!("{} wrong logins were answered meanwhile\n", answered.load(Ordering::Relaxed));
+    println!(
+        "{} wrong logins were answered meanwhile\n",
+        answered.load(Ordering::Relaxed)
+    );
     let ratio = |loud: &mut [Duration], quiet: &mut [Duration]| {
         millis(percentile(loud, 99)) / millis(percentile(quiet, 99)).max(f64::EPSILON)
     };
@@ -212,6 +253,9 @@ async fn flooded(suite: &Suite, token: &str) -> Result<Vec<(&'static str, f64)>>
 fn resident_mib(pid: u32) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("memory is read from /proc")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: f64 = line.and_then(|line| line.split_whitespace().next()).context("VmRSS")?.parse()?;
+    let kib: f64 = line
+        .and_then(|line| line.split_whitespace().next())
+        .context("VmRSS")?
+        .parse()?;
     Ok(kib / 1_024.0)
 }

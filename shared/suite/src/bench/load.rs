@@ -10,7 +10,9 @@ use tonic::{Request, Status};
 
 /// A channel of one connection.
 pub(super) fn channel(address: &str) -> Result<Channel> {
-    Ok(Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect_lazy())
+    Ok(Endpoint::from_shared(format!("http://{address}"))?
+        .tcp_nodelay(true)
+        .connect_lazy())
 }
 
 /// A message in somebody's name.
@@ -38,7 +40,9 @@ pub(super) async fn throughput(
         }
         Ok::<_, Status>(made)
     });
-    let made = try_join_all(made).await.map_err(|status| anyhow!("a call failed: {status:?}"))?;
+    let made = try_join_all(made)
+        .await
+        .map_err(|status| anyhow!("a call failed: {status:?}"))?;
     Ok(made.iter().sum::<u64>() as f64 / began.elapsed().as_secs_f64())
 }
 

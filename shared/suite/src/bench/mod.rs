@@ -15,7 +15,10 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 /// What there is to measure, and in a few words what that is.
-const BENCHES: [(&str, &str); 1] = [("identity", "verification, exchange of keys, GetMe, a flood of logins, memory, timing of logins")];
+const BENCHES: [(&str, &str); 1] = [(
+    "identity",
+    "verification, exchange of keys, GetMe, a flood of logins, memory, timing of logins",
+)];
 
 /// How many samples each state of an account is given where nothing else is asked for.
 pub const SAMPLES: usize = 300;

@@ -48,7 +48,11 @@ impl Medians {
 
     /// All of them.
     pub(super) fn text(&self) -> String {
-        let each: Vec<_> = self.0.iter().map(|(state, median)| format!("{state:?} {median:.1?}")).collect();
+        let each: Vec<_> = self
+            .0
+            .iter()
+            .map(|(state, median)| format!("{state:?} {median:.1?}"))
+            .collect();
         each.join(", ")
     }
 }
@@ -67,7 +71,9 @@ pub(super) async fn measure(place: &Place<'_>, samples: usize) -> Result<Medians
     let mark = Uuid::now_v7().simple().to_string();
     let address = |state: State| format!("{}-{mark}@example.test", format!("{state:?}").to_lowercase());
     for state in STATES {
-        prepare(place, state, &address(state)).await.with_context(|| format!("{state:?}"))?;
+        prepare(place, state, &address(state))
+            .await
+            .with_context(|| format!("{state:?}"))?;
     }
     let mut auth = AuthServiceClient::new(place.identity.clone());
     let mut took = STATES.map(|_| Vec::with_capacity(samples));
@@ -96,7 +102,10 @@ pub(super) async fn measure(place: &Place<'_>, samples: usize) -> Result<Medians
             }
         }
     }
-    let medians = STATES.into_iter().zip(&mut took).map(|(state, took)| (state, percentile(took, 50)));
+    let medians = STATES
+        .into_iter()
+        .zip(&mut took)
+        .map(|(state, took)| (state, percentile(took, 50)));
     Ok(Medians(medians.collect()))
 }
 
@@ -129,7 +138,10 @@ async fn prepare(place: &Place<'_>, state: State, email: &str) -> Result<()> {
     if let Some(sql) = sql {
         let (client, connection) = tokio_postgres::connect(place.admin_url, tokio_postgres::NoTls).await?;
         let connection = tokio::spawn(connection);
-        ensure!(client.execute(sql, &[&email]).await? == 1, "there is no account {email}");
+        ensure!(
+            client.execute(sql, &[&email]).await? == 1,
+            "there is no account {email}"
+        );
         drop(client);
         connection.await??;
     }
@@ -138,11 +150,17 @@ async fn prepare(place: &Place<'_>, state: State, email: &str) -> Result<()> {
 
 /// Empties the private Redis; sessions and counts in it are made again from what PostgreSQL holds.
 async fn forget(redis_url: &str) -> Result<()> {
-    let socket = redis_url.strip_prefix("redis+unix://").context("the bench's own Redis has a socket")?;
+    let socket = redis_url
+        .strip_prefix("redis+unix://")
+        .context("the bench's own Redis has a socket")?;
     let mut stream = UnixStream::connect(socket).await?;
     stream.write_all(b"FLUSHALL\r\n").await?;
     let mut answer = [0; 5];
     stream.read_exact(&mut answer).await?;
-    ensure!(&answer == b"+OK\r\n", "Redis answered {:?}", String::from_utf8_lossy(&answer));
+    ensure!(
+        &answer == b"+OK\r\n",
+        "Redis answered {:?}",
+        String::from_utf8_lossy(&answer)
+    );
     Ok(())
 }

@@ -45,7 +45,11 @@ impl Display for Table {
         writeln!(f, "{:<what$}  {:<target$}  {:<measured$}", "what", "target", "measured")?;
         for line in &self.0 {
             let met = if line.met { "met" } else { "MISSED" };
-            writeln!(f, "{:<what$}  {:<target$}  {:<measured$}  {met}", line.what, line.target, line.measured)?;
+            writeln!(
+                f,
+                "{:<what$}  {:<target$}  {:<measured$}  {met}",
+                line.what, line.target, line.measured
+            )?;
         }
         Ok(())
     }
