@@ -11,9 +11,10 @@ mod platform;
 mod rpc;
 mod schema;
 mod store;
+mod throttle;
 mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use api::identity::v1::{
     api_key_service_server::ApiKeyServiceServer, auth_service_server::AuthServiceServer,
@@ -37,6 +38,7 @@ use crate::{
     issuer::Issuer,
     password::Passwords,
     rpc::Identity,
+    throttle::Throttle,
 };
 
 /// The largest message that is accepted.
@@ -116,17 +118,25 @@ async fn build(kit: Kit, secrets: Secrets) -> kit::Result<Parts> {
         scope: kit.scope(),
     };
     let guesses = GUESSES.saturating_mul(kit.config.rate_scale);
+    let passwords = Passwords::new(secrets.passwords).await?;
+    let made = passwords.made();
+    kit.metrics
+        .reading("password_hashes", "Hashes made of passwords, set or tried", move || {
+            vec![(String::new(), made.load(Ordering::Relaxed) as f64)]
+        });
+    let limiter = Limiter::new(kit.redis.clone());
     let identity = Arc::new(Identity {
         db: kit.db,
         users: Cache::new(kit.redis.clone(), "identity.user.v2"),
-        limiter: Limiter::new(kit.redis.clone()),
+        throttle: Throttle::new(limiter.clone(), kit.ring.clone(), kit.config.rate_scale),
+        limiter,
         guesses: Limit {
             per_minute: guesses,
             burst: guesses,
         },
         redis: kit.redis,
         ring: kit.ring,
-        passwords: Passwords::new(secrets.passwords).await?,
+        passwords,
         keeper,
     });
     macro_rules! server {

@@ -1,7 +1,8 @@
 //! Rate limits by GCRA (ITU-T I.371): smooth, exact, one number per key.
 //!
 //! Several limits are checked in one step: a call that any of them refuses consumes none.
-//! While Redis is away each process limits for itself, with the same figures: nothing is ever unlimited.
+//! Each process keeps to the figures by itself, always, and all processes together through Redis. So nothing is unlimited
+//! while Redis is away, and what a process let through before that still counts.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lru::LruCache;
 
 use crate::error::{Error, Reason};
+use crate::failpoint;
 use crate::redis::{Redis, Script};
 
 /// Keys that one process remembers while Redis is away; the longest unused goes first.
@@ -130,6 +132,8 @@ impl Limiter {
     ///
     /// The same name must always come with the same limit. Names must hold no secret and no personal
     /// text: hash what identifies somebody.
+    ///
+    /// The switch `rate.local` takes the process's own count away, for tests.
     pub async fn check(&self, limits: &[(String, Limit)]) -> Decision {
         self.run(limits, 0, 1).await
     }
@@ -145,7 +149,7 @@ impl Limiter {
         self.run(limits, now_micros, 1).await
     }
 
-    /// How many checks this process made alone, because Redis was away.
+    /// How many checks this process decided alone, because Redis was away.
     #[must_use]
     pub fn local_checks(&self) -> u64 {
         self.0.local_checks.load(Ordering::Relaxed)
@@ -155,6 +159,10 @@ impl Limiter {
         if limits.is_empty() {
             return Decision::new(true, i64::from(u32::MAX), 0);
         }
+        let alone = self.locally(limits, now, sign);
+        if !alone.allowed && !failpoint::without("rate.local") {
+            return alone;
+        }
         let redis = &self.0.redis;
         let keys: Vec<String> = limits.iter().map(|(name, _)| redis.key(["rate", name])).collect();
         let mut args = vec![now, sign];
@@ -162,14 +170,28 @@ impl Limiter {
             args.extend([limit.interval(), limit.burst()]);
         }
         match redis.eval::<(i64, i64, i64)>(&SCRIPT, &keys, &args).await {
-            Ok((allowed, remaining, wait)) => Decision::new(allowed == 1, remaining, wait),
+            Ok((allowed, remaining, wait)) => {
+                if allowed != 1 {
+                    self.locally(limits, now, -1);
+                }
+                let remaining = remaining.min(i64::from(alone.remaining));
+                Decision::new(allowed == 1, remaining, wait)
+            }
             Err(_) => {
                 self.0.local_checks.fetch_add(1, Ordering::Relaxed);
-                let now = if now == 0 { micros_since_1970() } else { now };
-                let mut local = self.0.local.lock().unwrap_or_else(PoisonError::into_inner);
-                gcra(&mut local, limits, now, sign)
+                Decision {
+                    allowed: alone.allowed || failpoint::without("rate.local"),
+                    ..alone
+                }
             }
         }
+    }
+
+    /// What this process alone says.
+    fn locally(&self, limits: &[(String, Limit)], now: i64, sign: i64) -> Decision {
+        let now = if now == 0 { micros_since_1970() } else { now };
+        let mut local = self.0.local.lock().unwrap_or_else(PoisonError::into_inner);
+        gcra(&mut local, limits, now, sign)
     }
 }
 

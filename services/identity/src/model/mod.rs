@@ -4,6 +4,7 @@
 
 mod account;
 mod clock;
+mod device;
 mod invitation;
 mod key;
 mod role;
@@ -12,6 +13,7 @@ mod totp;
 
 pub(crate) use account::{Email, Name, NewAccount, Password, PasswordHash, Profile, SealedProfile, Slug};
 pub(crate) use clock::now;
+pub(crate) use device::{DeviceId, DeviceToken};
 pub(crate) use invitation::{
     Invitation, InvitationId, InvitationToken, LIFETIME as INVITATION_LIFETIME, NewInvitation,
 };

@@ -23,7 +23,7 @@ use kit::{
     redis::Redis,
 };
 
-use crate::{authority::Keeper, password::Passwords};
+use crate::{authority::Keeper, password::Passwords, throttle::Throttle};
 
 /// The gRPC services of identity.
 pub(crate) struct Identity {
@@ -34,6 +34,8 @@ pub(crate) struct Identity {
     pub(crate) users: Cache,
     pub(crate) passwords: Passwords,
     pub(crate) limiter: Limiter,
+    /// How often anybody may try to sign in.
+    pub(crate) throttle: Throttle,
     /// How often anybody may guess at one account.
     pub(crate) guesses: Limit,
     pub(crate) keeper: Arc<Keeper>,

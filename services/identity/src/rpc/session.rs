@@ -61,6 +61,9 @@ impl Identity {
         let Some(state) = store::lookup::session_state(tx, token.session()).await? else {
             return Ok(Refreshed::Void);
         };
+        if !state.active {
+            return Ok(Refreshed::Void);
+        }
         tx.enter(state.org_id, Principal::User(state.user_id)).await?;
         let Some(family) = store::session::lock(tx, token.session()).await? else {
             return Ok(Refreshed::Void);

@@ -5,8 +5,10 @@ use kit::{
     Error, Result, Violations,
     ids::{self, OrgId, Principal, UserId},
 };
+use secrecy::SecretString;
 use uuid::Uuid;
 
+use super::LONGEST_SECRET;
 use crate::model::{Email, Name, NewAccount, Password, SessionId, Slug};
 
 impl TryFrom<SignUpRequest> for NewAccount {
@@ -42,6 +44,9 @@ impl TryFrom<SignUpRequest> for NewAccount {
     }
 }
 
+/// Longer texts are no codes of a second factor, however they are spaced.
+const LONGEST_CODE: usize = 64;
+
 /// What somebody signs in with.
 #[derive(Debug)]
 pub(crate) struct Credentials {
@@ -49,6 +54,10 @@ pub(crate) struct Credentials {
     pub(crate) password: Password,
     pub(crate) org: Option<OrgId>,
     pub(crate) device: String,
+    /// A code of the second factor, if one was given.
+    pub(crate) code: Option<SecretString>,
+    /// What an earlier login from the same device was answered; anything at all for a stranger.
+    pub(crate) device_token: SecretString,
 }
 
 impl TryFrom<LoginRequest> for Credentials {
@@ -60,11 +69,16 @@ impl TryFrom<LoginRequest> for Credentials {
         let password = Password::parse("password", request.password, &mut violations);
         let org = ids::optional("organization_id", &request.organization_id, &mut violations);
         violations.length("device", &request.device, 0, 200);
+        violations.length("second_factor_code", &request.second_factor_code, 0, LONGEST_CODE);
+        violations.length("device_token", &request.device_token, 0, LONGEST_SECRET);
+        let code = Some(request.second_factor_code).filter(|code| !code.is_empty());
         let credentials = email.zip(password).map(|(email, password)| Credentials {
             email,
             password,
             org,
             device: request.device,
+            code: code.map(SecretString::from),
+            device_token: request.device_token.into(),
         });
         violations.finish(credentials)
     }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use tokio::task::spawn_blocking;
 
 /// Whether a test of this binary passes in a process of its own in which a protection is taken away.
-async fn passes_without(switch: &'static str, test: &'static str) -> bool {
+pub(crate) async fn passes_without(switch: &'static str, test: &'static str) -> bool {
     let run = spawn_blocking(move || {
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", test])

@@ -8,20 +8,21 @@ use tonic::{Request, Response, Status};
 
 use crate::rpc::Identity;
 use crate::{
-    model::{Email, RefreshToken, SESSION_LIFETIME, Session, SessionId, now},
+    model::{DeviceId, DeviceToken, RefreshToken, SESSION_LIFETIME, Session, SessionId, now},
     rpc::session::{Refreshed, revoke},
-    store,
+    store::{self, lookup::LoginAccount},
+    throttle::{Attempt, Guess},
     wire::{self, Credentials},
 };
 use api::events::v1::Outcome;
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use kit::{
     Error, Reason, Violations,
-    auth::{PublicScope, UserScope, admitted},
+    auth::{PublicScope, UserScope, admitted, scope::Admitted},
     db::Refusal,
+    failpoint,
     ids::{self, OrgId, Principal},
-    rate::Limit,
 };
+use secrecy::ExposeSecret;
 
 pub(super) async fn login(
     identity: &Identity,
@@ -29,38 +30,20 @@ pub(super) async fn login(
 ) -> Result<Response<LoginResponse>, Status> {
     let (scope, request): (PublicScope, _) = admitted(request)?;
     let login = Credentials::try_from(request)?;
-    // Counted before anything is looked up, alike for addresses with and without an account.
-    let guess = identity.guess(&login.email);
-    identity.limiter.check(&guess).await.into_result()?;
-    let find = identity.db.look(&scope, async |tx| {
-        store::lookup::login_account(tx, &login.email, login.org).await
-    });
-    let account = find.await?;
-    let hash = account.as_ref().map(|account| &account.password_hash);
-    let genuine = identity.passwords.verify(&login.password, hash).await?;
+    let Judged {
+        account,
+        known,
+        attempt,
+        genuine,
+    } = identity.judge(&scope, &login).await?;
     let entered = account
         .as_ref()
         .filter(|account| genuine && !account.suspended && !account.deleted)
         .filter(|account| login.org.is_none() || account.org_id.is_some());
     let Some(entered) = entered else {
-        let error = Error::new(
-            Reason::LoginFailed,
-            "e-mail and password do not match an account that can sign in",
-        );
-        let refusal = Refusal {
-            org: account
-                .as_ref()
-                .and_then(|account| account.home_org_id)
-                .unwrap_or(OrgId::PLATFORM),
-            actor: Principal::Anonymous,
-            outcome: Outcome::Failure,
-            about: account.as_ref().map(|account| ("user", account.user_id.to_string())),
-        };
-        identity.db.refuse(&scope, refusal, &error).await?;
+        let error = identity.fail(&scope, account.as_ref(), attempt, failed()).await;
         return Err(error.into());
     };
-    // Who knows the password guesses nothing.
-    identity.limiter.refund(&guess).await;
     let session = Session {
         org_id: entered.org_id.unwrap_or(OrgId::PLATFORM),
         id: SessionId::new(),
@@ -68,16 +51,23 @@ pub(super) async fn login(
         device: login.device,
         expires_at: now() + SESSION_LIFETIME,
     };
+    let device = known.unwrap_or_else(DeviceId::new);
     let answer = identity.db.write(&scope, async |tx| {
         let tokens = identity.open(tx, &session).await?;
+        let device_token = DeviceToken::issue(&identity.ring, entered.user_id, device, &entered.password_hash, now());
         Ok(LoginResponse {
             tokens: Some(tokens),
-            device_token: String::new(),
+            device_token,
         })
     });
-    let answer = answer.await?;
-    identity.show(&session).await;
-    Ok(answer)
+    match answer.await {
+        Ok(answer) => {
+            give_back(attempt).await;
+            identity.show(&session).await;
+            Ok(answer)
+        }
+        Err(error) => Err(identity.fail(&scope, account.as_ref(), attempt, error).await.into()),
+    }
 }
 
 pub(super) async fn refresh_token(
@@ -170,10 +160,137 @@ pub(super) async fn switch_organization(
     Ok(answer)
 }
 
+/// What is known of a login once its password was looked at.
+struct Judged {
+    account: Option<LoginAccount>,
+    /// The device, if it has signed in to the account before.
+    known: Option<DeviceId>,
+    /// What it is counted by.
+    attempt: Option<Attempt>,
+    /// Whether there is such an account and the password is its own.
+    genuine: bool,
+}
+
+/// One error for every way in which an account cannot be signed in to.
+fn failed() -> Error {
+    Error::new(
+        Reason::LoginFailed,
+        "e-mail and password do not match an account that can sign in",
+    )
+}
+
+async fn give_back(attempt: Option<Attempt>) {
+    if let Some(attempt) = attempt {
+        attempt.give_back().await;
+    }
+}
+
 impl Identity {
-    /// What a login is counted as: a guess at the account of this address, whoever makes it. It is a rate, not a lock.
-    fn guess(&self, email: &Email) -> [(String, Limit); 1] {
-        let address = self.ring.keyed_hash("identity login", email.as_str().as_bytes());
-        [(format!("login:{}", URL_SAFE_NO_PAD.encode(address)), self.guesses)]
+    /// Counts a login, then looks at its password: the same statements and the same work whatever account there is.
+    ///
+    /// The switch `identity.count_before_hash` counts what failed afterwards, and `identity.hash_for_nobody` makes no
+    /// hash where there is no account, for tests.
+    async fn judge(&self, scope: &PublicScope, login: &Credentials) -> kit::Result<Judged> {
+        let find = async || {
+            let (email, org) = (&login.email, login.org);
+            self.db
+                .look(scope, async |tx| store::lookup::login_account(tx, email, org).await)
+                .await
+        };
+        let stranger = Guess::Stranger {
+            email: &login.email,
+            org: login.org,
+        };
+        let count_after = failpoint::without("identity.count_before_hash");
+        let count = async |guess| {
+            if count_after {
+                return Ok(None);
+            }
+            self.throttle.admit(scope.call(), guess).await.map(Some)
+        };
+        // Only who has signed in to some account has a token that reads, so strangers are counted before anything is looked up.
+        let (account, known, mut attempt) = match self.device_token(login) {
+            None => {
+                let attempt = count(stranger).await?;
+                (find().await?, None, attempt)
+            }
+            Some(token) => {
+                let account = find().await?;
+                let known = account.as_ref().and_then(|account| {
+                    let device = token.device_of(&self.ring, account.user_id, &account.password_hash)?;
+                    Some((account.user_id, device))
+                });
+                let guess = known.map_or(stranger, |(user, device)| Guess::Device { user, device });
+                let attempt = count(guess).await?;
+                (account, known.map(|(_, device)| device), attempt)
+            }
+        };
+        let hash = account.as_ref().map(|account| &account.password_hash);
+        let verified = if hash.is_none() && failpoint::without("identity.hash_for_nobody") {
+            Ok(false)
+        } else {
+            self.passwords.verify(&login.password, hash).await
+        };
+        let genuine = match verified {
+            Ok(genuine) => genuine,
+            Err(error) => {
+                // Nothing was looked at.
+                give_back(attempt).await;
+                return Err(error);
+            }
+        };
+        if count_after && !genuine {
+            attempt = Some(self.throttle.admit(scope.call(), stranger).await?);
+        }
+        Ok(Judged {
+            account,
+            known,
+            attempt,
+            genuine,
+        })
+    }
+
+    /// The token of a device that may be known to the account.
+    ///
+    /// The switch `identity.known_device` makes all devices strangers, for tests.
+    fn device_token(&self, login: &Credentials) -> Option<DeviceToken> {
+        let token = DeviceToken::parse(&self.ring, login.device_token.expose_secret(), now())?;
+        (!failpoint::without("identity.known_device")).then_some(token)
+    }
+
+    /// Writes a failed login to the audit trail, and gives it back where it was no wrong guess; answers its error.
+    async fn fail(
+        &self,
+        scope: &PublicScope,
+        account: Option<&LoginAccount>,
+        attempt: Option<Attempt>,
+        error: Error,
+    ) -> Error {
+        let told = match error.reason() {
+            Reason::LoginFailed => true,
+            Reason::SecondFactorRequired => {
+                give_back(attempt).await;
+                true
+            }
+            _ => {
+                give_back(attempt).await;
+                false
+            }
+        };
+        if !told {
+            return error;
+        }
+        let refusal = Refusal {
+            org: account
+                .and_then(|account| account.home_org_id)
+                .unwrap_or(OrgId::PLATFORM),
+            actor: Principal::Anonymous,
+            outcome: Outcome::Failure,
+            about: account.map(|account| ("user", account.user_id.to_string())),
+        };
+        match self.db.refuse(scope, refusal, &error).await {
+            Ok(()) => error,
+            Err(broken) => broken,
+        }
     }
 }
