@@ -80,7 +80,78 @@ impl OrganizationService for Counted {
             .await?)
     }
 
+    async fn create_organization(
+        &self,
+        _: Request<CreateOrganizationRequest>,
+    ) -> Result<Response<CreateOrganizationResponse>, Status> {
+        Err(Status::unimplemented("not counted"))
+    }
+
+    async fn get_organization(
+        &self,
+        _: Request<GetOrganizationRequest>,
+    ) -> Result<Response<GetOrganizationResponse>, Status> {
+        Err(Status::unimplemented("not counted"))
+    }
+
+    async fn list_organizations(
+        &self,
+        _: Request<ListOrganizationsRequest>,
+    ) -> Result<Response<ListOrganizationsResponse>, Status> {
+        Err(Status::unimplemented("not counted"))
+    }
+
+    async fn update_organization(
+        &self,
+        _: Request<UpdateOrganizationRequest>,
+    ) -> Result<Response<UpdateOrganizationResponse>, Status> {
+        Err(Status::unimplemented("not counted"))
+    }
+
+    async fn delete_organization(
+        &self,
+        _: Request<DeleteOrganizationRequest>,
+    ) -> Result<Response<DeleteOrganizationResponse>, Status> {
+        Err(Status::unimplemented("not counted"))
+    }
+
+    async fn undelete_organization(
+        &self,
+        _: Request<UndeleteOrganizationRequest>,
+    ) -> Result<Response<UndeleteOrganizationResponse>, Status> {
+        Err(Status::unimplemented("not counted"))
+    }
+
+    async fn request_domain_verification(
+        &self,
+        _: Request<RequestDomainVerificationRequest>,
+    ) -> Result<Response<RequestDomainVerificationResponse>, Status> {
+        Err(Status::unimplemented("not counted"))
+    }
+
+    async fn verify_domain(&self, _: Request<VerifyDomainRequest>) -> Result<Response<VerifyDomainResponse>, Status> {
+        Err(Status::unimplemented("not counted"))
+    }
+
+    async fn remove_domain(&self, _: Request<RemoveDomainRequest>) -> Result<Response<RemoveDomainResponse>, Status> {
+        Err(Status::unimplemented("not counted"))
+    }
+
     async fn invite_member(&self, _: Request<InviteMemberRequest>) -> Result<Response<InviteMemberResponse>, Status> {
+        Err(Status::unimplemented("not counted"))
+    }
+
+    async fn list_invitations(
+        &self,
+        _: Request<ListInvitationsRequest>,
+    ) -> Result<Response<ListInvitationsResponse>, Status> {
+        Err(Status::unimplemented("not counted"))
+    }
+
+    async fn revoke_invitation(
+        &self,
+        _: Request<RevokeInvitationRequest>,
+    ) -> Result<Response<RevokeInvitationResponse>, Status> {
         Err(Status::unimplemented("not counted"))
     }
 
@@ -92,6 +163,17 @@ impl OrganizationService for Counted {
     }
 
     async fn list_members(&self, _: Request<ListMembersRequest>) -> Result<Response<ListMembersResponse>, Status> {
+        Err(Status::unimplemented("not counted"))
+    }
+
+    async fn remove_member(&self, _: Request<RemoveMemberRequest>) -> Result<Response<RemoveMemberResponse>, Status> {
+        Err(Status::unimplemented("not counted"))
+    }
+
+    async fn transfer_ownership(
+        &self,
+        _: Request<TransferOwnershipRequest>,
+    ) -> Result<Response<TransferOwnershipResponse>, Status> {
         Err(Status::unimplemented("not counted"))
     }
 }
