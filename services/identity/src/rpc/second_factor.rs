@@ -14,7 +14,6 @@ use crate::{
 
 /// What a login's code is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code)]
 pub(in crate::rpc) enum SecondFactor {
     /// The account has no second factor in force.
     NotEnrolled,
@@ -28,7 +27,6 @@ pub(in crate::rpc) enum SecondFactor {
 
 /// Judges a login's code and spends a right one; what is spent is spent with the transaction's commit.
 /// The transaction goes on in the user's name.
-#[allow(dead_code)]
 pub(in crate::rpc) async fn verify_at_login(
     identity: &Identity,
     tx: &mut Tx,

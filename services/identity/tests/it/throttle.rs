@@ -7,7 +7,12 @@ use std::{
 
 use api::identity::v1::{LoginRequest, LoginResponse, auth_service_client::AuthServiceClient};
 use futures_util::future::join_all;
-use kit::{config::Env, redis::Script, service::Running};
+use kit::{
+    config::Env,
+    failpoint::{Action, arm},
+    redis::Script,
+    service::Running,
+};
 use tonic::{
     Request, Status,
     transport::{Channel, Endpoint},
@@ -15,7 +20,7 @@ use tonic::{
 use tonic_types::StatusExt;
 
 use crate::{
-    house::{House, PASSWORD, login, reason_of},
+    house::{House, PASSWORD, login, reason, reason_of},
     without::passes_without,
 };
 
@@ -305,6 +310,32 @@ async fn a_refused_login_tells_nothing_about_the_account() {
     assert!(audited.iter().all(|event| event.reason == "LOGIN_FAILED"));
     let of_accounts = audited.iter().filter(|event| event.resource.is_some()).count();
     assert_eq!(of_accounts, 3 * (accounts.len() - 1));
+}
+
+#[tokio::test]
+async fn a_password_that_changes_while_it_is_looked_at_opens_nothing() {
+    let house = House::open().await;
+    let (ada, eve) = (house.person("ada-changes").await, house.person("eve-changes").await);
+    let held = arm(format!("identity.login_verified/{}", ada.email), Action::Hold);
+    let client = from(&house.served.running, 0, 1);
+    let trying = tokio::spawn(try_login(client, login(&ada.email, PASSWORD)));
+    held.held(1).await;
+    let changed = format!(
+        "update users set password_hash = (select password_hash from users where id = '{}') where id = '{}'",
+        eve.user, ada.user
+    );
+    house.sql(&changed).await;
+    let sessions = house.count("sessions").await;
+    held.release();
+    assert_eq!(reason(trying.await.unwrap()), "LOGIN_FAILED");
+    assert_eq!(house.count("sessions").await, sessions);
+}
+
+#[tokio::test]
+async fn without_a_second_look_an_old_password_opens_a_session() {
+    let test = "throttle::a_password_that_changes_while_it_is_looked_at_opens_nothing";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.login_recheck", test).await);
 }
 
 #[tokio::test]

@@ -8,8 +8,11 @@ use tonic::{Request, Response, Status};
 
 use crate::rpc::Identity;
 use crate::{
-    model::{DeviceId, DeviceToken, RefreshToken, SESSION_LIFETIME, Session, SessionId, now},
-    rpc::session::{Refreshed, revoke},
+    model::{DeviceId, DeviceToken, Email, RefreshToken, SESSION_LIFETIME, Session, SessionId, now},
+    rpc::{
+        second_factor::{SecondFactor, verify_at_login},
+        session::{Refreshed, revoke},
+    },
     store::{self, lookup::LoginAccount},
     throttle::{Attempt, Guess},
     wire::{self, Credentials},
@@ -18,7 +21,7 @@ use api::events::v1::Outcome;
 use kit::{
     Error, Reason, Violations,
     auth::{PublicScope, UserScope, admitted, scope::Admitted},
-    db::Refusal,
+    db::{Refusal, Tx},
     failpoint,
     ids::{self, OrgId, Principal},
 };
@@ -52,8 +55,21 @@ pub(super) async fn login(
         expires_at: now() + SESSION_LIFETIME,
     };
     let device = known.unwrap_or_else(DeviceId::new);
+    failpoint::hit_in("identity.login_verified", login.email.as_str()).await?;
+    let code = login.code.as_ref().map(ExposeSecret::expose_secret);
     let answer = identity.db.write(&scope, async |tx| {
+        match verify_at_login(identity, tx, entered.user_id, code).await? {
+            SecondFactor::NotEnrolled | SecondFactor::Right => {}
+            SecondFactor::Missing => {
+                return Err(Error::new(
+                    Reason::SecondFactorRequired,
+                    "the account asks for a code of its second factor",
+                ));
+            }
+            SecondFactor::Wrong => return Err(failed()),
+        }
         let tokens = identity.open(tx, &session).await?;
+        still_there(tx, &login.email, entered).await?;
         let device_token = DeviceToken::issue(&identity.ring, entered.user_id, device, &entered.password_hash, now());
         Ok(LoginResponse {
             tokens: Some(tokens),
@@ -177,6 +193,25 @@ fn failed() -> Error {
         Reason::LoginFailed,
         "e-mail and password do not match an account that can sign in",
     )
+}
+
+/// Whether an account is still what the password was verified for: it may have got another one meanwhile, or have been
+/// suspended. Its row is locked by now, so who changes it from here on finds the new session and ends it.
+///
+/// The switch `identity.login_recheck` takes this away, for tests.
+async fn still_there(tx: &mut Tx, email: &Email, verified: &LoginAccount) -> kit::Result<()> {
+    let now = store::lookup::login_account(tx, email, None).await?;
+    let same = now.is_some_and(|now| {
+        now.user_id == verified.user_id
+            && now.password_hash.0 == verified.password_hash.0
+            && !now.suspended
+            && !now.deleted
+    });
+    if same || failpoint::without("identity.login_recheck") {
+        Ok(())
+    } else {
+        Err(failed())
+    }
 }
 
 async fn give_back(attempt: Option<Attempt>) {
