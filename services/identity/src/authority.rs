@@ -99,7 +99,7 @@ impl Keeper {
                 let principal = Principal::ApiKey(known.id.0);
                 let token = self
                     .issuer
-                    .sign(principal, known.org_id, known.id.0, versions, known.expires_at);
+                    .sign(principal, known.org_id, known.id.0, versions, known.expires_at)?;
                 Ok(Exchanged {
                     token,
                     org: known.org_id,
@@ -118,13 +118,8 @@ pub(crate) struct LocalAuthority {
 
 #[tonic::async_trait]
 impl Authority for LocalAuthority {
-    async fn signing_keys(&self) -> Result<Vec<String>> {
-        Ok(self
-            .keeper
-            .issuer
-            .public_keys()
-            .map(kit::auth::token::PublicKey::paserk)
-            .collect())
+    async fn signing_keys(&self) -> Result<String> {
+        self.keeper.issuer.keys.key_set().await
     }
 
     async fn permission_set(&self, org: OrgId, principal: Principal) -> Result<(PermissionSet, i64)> {

@@ -2,16 +2,20 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use kit::auth::token::{ACCESS_LIFETIME, AccessClaims, PublicKey, SigningKey};
-use kit::ids::{OrgId, Principal};
+use kit::{
+    Result,
+    auth::token::{ACCESS_LIFETIME, AccessClaims},
+    ids::{OrgId, Principal},
+};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// The environment's signing key, and the public halves of those before it.
+use crate::signing_keys::SigningKeys;
+
+/// Signs with the key that is active.
 pub(crate) struct Issuer {
     pub(crate) environment: Arc<str>,
-    pub(crate) key: SigningKey,
-    pub(crate) retired: Vec<PublicKey>,
+    pub(crate) keys: Arc<SigningKeys>,
 }
 
 /// A signed access token.
@@ -30,6 +34,9 @@ pub(crate) struct Versions {
 impl Issuer {
     /// A token for 5 minutes, or until `latest` if that is sooner. It names the organization that it is of, the platform's
     /// like any other, or none: whoever calls has seen that the principal is there.
+    ///
+    /// # Errors
+    /// DEPENDENCY_UNAVAILABLE before any key is known.
     pub(crate) fn sign(
         &self,
         principal: Principal,
@@ -37,7 +44,7 @@ impl Issuer {
         session: Uuid,
         versions: Versions,
         latest: OffsetDateTime,
-    ) -> AccessToken {
+    ) -> Result<AccessToken> {
         let expires_at = OffsetDateTime::from(SystemTime::now() + ACCESS_LIFETIME).min(latest);
         let claims = AccessClaims {
             principal,
@@ -47,14 +54,9 @@ impl Issuer {
             permission_version: versions.permission_version,
             expires_at: expires_at.into(),
         };
-        AccessToken {
-            text: self.key.sign_access(&self.environment, &claims),
+        Ok(AccessToken {
+            text: self.keys.current()?.sign_access(&self.environment, &claims),
             expires_at,
-        }
-    }
-
-    /// All keys that a token of the last 5 minutes can be signed with.
-    pub(crate) fn public_keys(&self) -> impl Iterator<Item = &PublicKey> {
-        std::iter::once(self.key.public()).chain(&self.retired)
+        })
     }
 }

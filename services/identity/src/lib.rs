@@ -10,11 +10,15 @@ mod password;
 mod platform;
 mod rpc;
 mod schema;
+mod signing_keys;
 mod store;
 mod throttle;
 mod wire;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use api::identity::v1::{
     api_key_service_server::ApiKeyServiceServer, auth_service_server::AuthServiceServer,
@@ -38,6 +42,7 @@ use crate::{
     issuer::Issuer,
     password::Passwords,
     rpc::Identity,
+    signing_keys::SigningKeys,
     throttle::Throttle,
 };
 
@@ -47,6 +52,10 @@ const LARGEST_MESSAGE: usize = 64 * 1024;
 /// Wrong passwords a minute for one account, and at once.
 const GUESSES: u32 = 10;
 
+/// How long verifiers have to learn of a new signing key, in seconds: twice as long as one goes without asking that no
+/// event reaches.
+const LEAD: u64 = 2 * kit::auth::KEYS_REFRESHED_EVERY.as_secs();
+
 static SLICE: Slice = Slice {
     name: "identity",
     migrations: embed_migrations!("../../migrations/identity"),
@@ -54,8 +63,8 @@ static SLICE: Slice = Slice {
 
 /// The identity service.
 ///
-/// Reads `BOARD3_SIGNING_KEY` (Ed25519 seed), `BOARD3_SIGNING_KEYS_RETIRED` (optional: PASERK public keys whose tokens
-/// are still believed), `PASSWORD_PEPPER` and `API_KEY_PEPPER`.
+/// Reads `BOARD3_ROOT_KEY` (Ed25519 seed of the key that vouches for the signing keys), `BOARD3_SIGNING_KEY_LEAD_SECONDS`
+/// (how long verifiers have to learn of a new one), `PASSWORD_PEPPER` and `API_KEY_PEPPER`.
 pub const SERVICE: Service = Service {
     slice: &SLICE,
     configure,
@@ -63,20 +72,20 @@ pub const SERVICE: Service = Service {
 
 /// The service's own secrets.
 struct Secrets {
-    signing: SigningKey,
-    retired: Vec<PublicKey>,
+    root: SigningKey,
+    lead: Duration,
     passwords: Pepper,
     api_keys: Pepper,
 }
 
 fn configure(env: &mut Env) -> Option<Build> {
-    let signing = env.key("BOARD3_SIGNING_KEY").map(|seed| SigningKey::from_seed(&seed));
-    let retired = retired(env);
+    let root = root(env);
+    let lead = env.number("BOARD3_SIGNING_KEY_LEAD_SECONDS", LEAD, 0..=3_600);
     let passwords = pepper(env, "PASSWORD_PEPPER");
     let api_keys = pepper(env, "API_KEY_PEPPER");
     let secrets = Secrets {
-        signing: signing?,
-        retired: retired?,
+        root: root?,
+        lead: Duration::from_secs(lead?),
         passwords: passwords?,
         api_keys: api_keys?,
     };
@@ -90,26 +99,26 @@ fn pepper(env: &mut Env, name: &str) -> Option<Pepper> {
         .ok()
 }
 
-fn retired(env: &mut Env) -> Option<Vec<PublicKey>> {
-    let text = env.optional("BOARD3_SIGNING_KEYS_RETIRED").unwrap_or_default();
-    let keys: Option<Vec<_>> = text
-        .split(',')
-        .filter(|key| !key.is_empty())
-        .map(PublicKey::parse)
-        .collect();
-    if keys.is_none() {
-        env.problem("BOARD3_SIGNING_KEYS_RETIRED must be a list like k4.public.…,k4.public.…");
+fn root(env: &mut Env) -> Option<SigningKey> {
+    let root = SigningKey::from_seed(&env.key("BOARD3_ROOT_KEY")?);
+    let pinned = env.optional("BOARD3_ROOT_PUBLIC_KEY");
+    // One that is missing or malformed is told of where every service reads it.
+    if let Some(pinned) = pinned.as_deref().and_then(PublicKey::parse)
+        && pinned.id() != root.key_id()
+    {
+        env.problem("BOARD3_ROOT_PUBLIC_KEY is not the public half of BOARD3_ROOT_KEY");
+        return None;
     }
-    keys
+    Some(root)
 }
 
 async fn build(kit: Kit, secrets: Secrets) -> kit::Result<Parts> {
+    let keys = Arc::new(SigningKeys::new(&kit, secrets.root, secrets.lead));
     let keeper = Arc::new(Keeper {
         db: kit.db.clone(),
         issuer: Issuer {
             environment: kit.config.environment.clone(),
-            key: secrets.signing,
-            retired: secrets.retired,
+            keys: keys.clone(),
         },
         api_key_pepper: secrets.api_keys,
     });
@@ -146,6 +155,7 @@ async fn build(kit: Kit, secrets: Secrets) -> kit::Result<Parts> {
     }
     Ok(Parts::new()
         .authority(authority)
+        .work(keys.keep())
         .serve(server!(AuthServiceServer))
         .serve(server!(SessionServiceServer))
         .serve(server!(UserServiceServer))

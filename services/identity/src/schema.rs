@@ -145,6 +145,27 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    signing_keys (kid) {
+        number -> Int8,
+        kid -> Text,
+        public_key -> Text,
+        seed -> Nullable<Bytea>,
+        state -> Text,
+        believed -> Bool,
+        created_at -> Timestamptz,
+        activates_at -> Timestamptz,
+        retired_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    signing_key_set (whole) {
+        whole -> Bool,
+        version -> Int8,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     organization_members,
     organizations,

@@ -165,6 +165,8 @@ pub struct Config {
     pub service_key: SecretKey,
     /// Public token keys (PASERK `k4.public`) of the services, by slice.
     pub peer_keys: BTreeMap<String, String>,
+    /// The key that vouches for the keys of access tokens.
+    pub root_key: PublicKey,
     /// Addresses of the services, by slice.
     pub peers: BTreeMap<String, String>,
     /// Where traces go, if anywhere.
@@ -245,6 +247,13 @@ impl Config {
         if malformed {
             env.problem("BOARD3_PEER_KEYS must be a list like identity=k4.public.…,designs=k4.public.…");
         }
+        let root_key = env.required("BOARD3_ROOT_PUBLIC_KEY").and_then(|text| {
+            let key = PublicKey::parse(&text);
+            if key.is_none() {
+                env.problem("BOARD3_ROOT_PUBLIC_KEY must be a key like k4.public.…");
+            }
+            key
+        });
         let mut peers = BTreeMap::new();
         for (name, port, _) in SLICES {
             let variable = format!("BOARD3_{}", name.to_uppercase());
@@ -278,6 +287,7 @@ impl Config {
             ring: Arc::new(ring?),
             service_key: service_key?,
             peer_keys,
+            root_key: root_key?,
             peers,
             otlp_endpoint,
             log,
@@ -307,6 +317,7 @@ mod tests {
             ("ENCRYPTION_KEY".to_owned(), "cafe".to_owned()),
             ("BOARD3_SERVICE_KEY".to_owned(), "c0ffee".to_owned()),
             ("BOARD3_PEER_KEYS".to_owned(), "mars=k4.public.x,".repeat(2)),
+            ("BOARD3_ROOT_PUBLIC_KEY".to_owned(), "k4.local.x".to_owned()),
             ("BOARD3_IDENTITY".to_owned(), "https://identity:50051".to_owned()),
             ("BOARD3_DESIGNS".to_owned(), "http://".to_owned()),
             ("BOARD3_AUDIT".to_owned(), "http://audit host:1".to_owned()),
@@ -324,6 +335,7 @@ mod tests {
             "ENCRYPTION_KEY",
             "BOARD3_SERVICE_KEY",
             "BOARD3_PEER_KEYS",
+            "BOARD3_ROOT_PUBLIC_KEY must be a key like k4.public.",
             "BOARD3_IDENTITY must be an address like http://",
             "BOARD3_DESIGNS must be an address like http://",
             "BOARD3_AUDIT must be an address like http://",
@@ -343,7 +355,7 @@ mod tests {
                 .iter()
                 .any(|problem| problem.contains("cafe") || problem.contains("c0ffee"))
         );
-        assert_eq!(problems.len(), 13, "{problems:?}");
+        assert_eq!(problems.len(), 14, "{problems:?}");
     }
 
     #[tokio::test]

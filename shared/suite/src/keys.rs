@@ -21,7 +21,7 @@ pub struct Keys {
 fn names(slice: &str) -> Vec<&'static str> {
     let mut names = vec!["ENCRYPTION_KEY", "BOARD3_SERVICE_KEY"];
     if slice == "identity" {
-        names.extend(["BOARD3_SIGNING_KEY", "PASSWORD_PEPPER", "API_KEY_PEPPER"]);
+        names.extend(["BOARD3_ROOT_KEY", "PASSWORD_PEPPER", "API_KEY_PEPPER"]);
     }
     if slice == "terraform_state" {
         names.push("TERRAFORM_STATE_ENCRYPTION_KEY");
@@ -66,17 +66,26 @@ impl Keys {
     pub fn peer_keys(&self) -> Result<String> {
         let mut keys = Vec::new();
         for (slice, variables) in &self.services {
-            let mut seed = [0; 32];
-            let hex = variables.get("BOARD3_SERVICE_KEY").map_or("", String::as_str);
-            hex::decode_to_slice(hex, &mut seed).with_context(|| format!("BOARD3_SERVICE_KEY of {slice}"))?;
-            keys.push(format!("{slice}={}", SigningKey::from_seed(&seed).public_key()));
+            let what = format!("BOARD3_SERVICE_KEY of {slice}");
+            let key = public_half(&what, variables.get("BOARD3_SERVICE_KEY"))?;
+            keys.push(format!("{slice}={key}"));
         }
         Ok(keys.join(","))
     }
 
+    /// `BOARD3_ROOT_PUBLIC_KEY`: the public half of identity's root key.
+    pub fn root_public_key(&self) -> Result<String> {
+        let seed = self.services.get("identity").and_then(|of| of.get("BOARD3_ROOT_KEY"));
+        public_half("BOARD3_ROOT_KEY of identity", seed)
+    }
+
     /// All of it as text, a block for each service.
     pub fn text(&self) -> Result<String> {
-        let mut text = format!("# every service\nBOARD3_PEER_KEYS={}\n", self.peer_keys()?);
+        let mut text = format!(
+            "# every service\nBOARD3_PEER_KEYS={}\nBOARD3_ROOT_PUBLIC_KEY={}\n",
+            self.peer_keys()?,
+            self.root_public_key()?
+        );
         for (slice, variables) in &self.services {
             write!(text, "\n# {slice}\n")?;
             for (name, value) in variables {
@@ -123,6 +132,12 @@ impl Kept {
     }
 }
 
+fn public_half(what: &str, seed: Option<&String>) -> Result<String> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(seed.map_or("", String::as_str), &mut bytes).with_context(|| what.to_owned())?;
+    Ok(SigningKey::from_seed(&bytes).public_key())
+}
+
 fn complete(slice: &str, mut variables: Variables) -> Result<Variables> {
     for name in names(slice) {
         match variables.get(name) {
@@ -167,7 +182,7 @@ mod tests {
             .flat_map(|s| keys.of(s.slice.name))
             .map(|(_, value)| value)
             .collect();
-        let public = keys.peer_keys().unwrap();
+        let public = format!("{},{}", keys.peer_keys().unwrap(), keys.root_public_key().unwrap());
         assert!(public.starts_with("audit=k4.public.") && public.matches("=k4.public.").count() == SERVICES.len());
         assert!(!secrets.iter().any(|secret| public.contains(secret)));
         let all = secrets.len();

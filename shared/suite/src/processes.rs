@@ -162,6 +162,7 @@ fn environment(layout: &Layout, keys: &Keys, backing: &Backing, service: &Servic
     set("DATABASE_WORKER_URL", backing.url(&slice.worker())?);
     set("REDIS_URL", backing.redis_url().to_owned());
     set("BOARD3_PEER_KEYS", keys.peer_keys()?);
+    set("BOARD3_ROOT_PUBLIC_KEY", keys.root_public_key()?);
     for (name, value) in addresses(layout) {
         set(&name, value);
     }

@@ -22,7 +22,7 @@ use api::{
     },
 };
 use kit::{
-    auth::token::{AccessClaims, SigningKey},
+    auth::token::{AccessClaims, KEY_SET_LIFETIME, KeySet, SigningKey},
     config::SLICES,
     ids::{OrgId, Principal},
     redis::Redis,
@@ -314,7 +314,14 @@ impl auth_service_server::AuthService for Office {
         _: Request<GetSigningKeysRequest>,
     ) -> Result<Response<GetSigningKeysResponse>, Status> {
         Ok(Response::new(GetSigningKeysResponse {
-            key_set: self.key.public_key(),
+            key_set: root_key().sign_keys(
+                "test",
+                &KeySet {
+                    version: 1,
+                    keys: vec![self.key.public().clone()],
+                    expires_at: SystemTime::now() + KEY_SET_LIFETIME,
+                },
+            ),
         }))
     }
 
@@ -428,6 +435,13 @@ impl auth_service_server::AuthService for Office {
     ) -> Result<Response<ExchangeApiKeyResponse>, Status> {
         closed()
     }
+}
+
+/// The seed of the key that vouches for the keys of access tokens.
+pub(crate) const ROOT_SEED: [u8; 32] = [8; 32];
+
+pub(crate) fn root_key() -> SigningKey {
+    SigningKey::from_seed(&ROOT_SEED)
 }
 
 /// Each slice signs with a key of its own: one key for two would name the wrong one.

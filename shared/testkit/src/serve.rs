@@ -21,7 +21,7 @@ use uuid::Uuid;
 pub use crate::office::Office;
 use crate::{
     Database, Role, database,
-    office::{service_key, service_seed},
+    office::{ROOT_SEED, root_key, service_key, service_seed},
     servers,
 };
 
@@ -83,7 +83,8 @@ pub async fn serve_with(service: Service, more: &[(&str, &str)]) -> Served {
         ("ENCRYPTION_KEY", seed(1)),
         ("BOARD3_SERVICE_KEY", hex(&service_seed(slice))),
         ("BOARD3_PEER_KEYS", peer_keys.join(",")),
-        ("BOARD3_SIGNING_KEY", seed(7)),
+        ("BOARD3_ROOT_KEY", hex(&ROOT_SEED)),
+        ("BOARD3_ROOT_PUBLIC_KEY", root_key().public_key()),
         ("PASSWORD_PEPPER", seed(4)),
         ("API_KEY_PEPPER", seed(5)),
         ("TERRAFORM_STATE_ENCRYPTION_KEY", seed(6)),

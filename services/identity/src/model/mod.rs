@@ -9,6 +9,7 @@ mod invitation;
 mod key;
 mod role;
 mod session;
+mod signing_key;
 mod totp;
 
 pub(crate) use account::{Email, Name, NewAccount, Password, PasswordHash, Profile, SealedProfile, Slug};
@@ -23,5 +24,6 @@ pub(crate) use session::{
     Family, GRACE as SESSION_GRACE, IDLE as SESSION_IDLE, LIFETIME as SESSION_LIFETIME, Presented, RefreshToken,
     Session, SessionId,
 };
+pub(crate) use signing_key::{KeyState, SigningKey, Standing, Step};
 #[allow(unused_imports)]
 pub(crate) use totp::{Code, RecoveryCodes, TotpSecret};

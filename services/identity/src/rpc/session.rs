@@ -53,7 +53,7 @@ impl Identity {
         let versions = versions(tx, session.user_id, org).await?;
         store::session::insert(tx, session, &refresh.hash(&self.ring), idle_end(session)).await?;
         tx.about(&session.id);
-        Ok(self.tokens(session, org, &refresh, versions))
+        self.tokens(session, org, &refresh, versions)
     }
 
     /// Continues the session of a refresh token, or ends it if the token was used before.
@@ -92,7 +92,7 @@ impl Identity {
             Presented::Void => return Ok(Refreshed::Void),
         };
         let versions = versions(tx, session.user_id, org).await?;
-        let tokens = self.tokens(&session, org, &successor, versions);
+        let tokens = self.tokens(&session, org, &successor, versions)?;
         Ok(Refreshed::Tokens(session, tokens))
     }
 
@@ -102,20 +102,20 @@ impl Identity {
         org: Option<OrgId>,
         refresh: &RefreshToken,
         versions: Versions,
-    ) -> SessionTokens {
+    ) -> Result<SessionTokens> {
         let principal = Principal::User(session.user_id);
         let access = self
             .keeper
             .issuer
-            .sign(principal, org, session.id.0, versions, session.expires_at);
-        SessionTokens {
+            .sign(principal, org, session.id.0, versions, session.expires_at)?;
+        Ok(SessionTokens {
             access_token: access.text,
             access_token_expires_at: Some(timestamp(access.expires_at)),
             refresh_token: refresh.expose().to_owned(),
             session_expires_at: Some(timestamp(session.expires_at)),
             session_id: session.id.to_string(),
             organization_id: org.map(|org| org.to_string()).unwrap_or_default(),
-        }
+        })
     }
 
     /// Shows a session in Redis until it would end by itself. Redis away is no reason to refuse anybody.

@@ -12,8 +12,8 @@ use crate::{
 /// The source of keys, permissions and sessions: identity itself, or identity over gRPC.
 #[async_trait]
 pub trait Authority: Send + Sync + 'static {
-    /// The public keys (PASERK `k4.public`) that access tokens verify against.
-    async fn signing_keys(&self) -> Result<Vec<String>>;
+    /// The public keys that access tokens verify against, as GetSigningKeys answers them: vouched for by the root key.
+    async fn signing_keys(&self) -> Result<String>;
 
     /// What a principal may do in an organization, and the permission version that this is of.
     async fn permission_set(&self, org: OrgId, principal: Principal) -> Result<(PermissionSet, i64)>;

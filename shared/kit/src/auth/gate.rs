@@ -63,7 +63,8 @@ pub struct Gate {
 
 /// What became of an API key's exchange.
 enum Exchanged {
-    For(AccessClaims),
+    /// What its token says, and the id of the key that signed it.
+    For(AccessClaims, String),
     Refused(Instant),
 }
 
@@ -104,7 +105,12 @@ impl Gate {
             .collect();
         Gate {
             environment: config.environment.clone(),
-            keys: Keys::new(authority.clone()),
+            keys: Keys::new(
+                authority.clone(),
+                config.environment.clone(),
+                config.root_key.clone(),
+                revocations.keys_told(),
+            ),
             authority,
             peers,
             revocations,
@@ -213,6 +219,11 @@ impl Gate {
         self.keys.ready()
     }
 
+    /// The keys that callers' tokens verify against.
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
     /// Keeps the keys fresh for as long as the service runs.
     pub(crate) async fn keep_keys_fresh(&self) {
         self.keys.keep_fresh().await;
@@ -222,6 +233,7 @@ impl Gate {
         let digest = *blake3::hash(credential.as_bytes()).as_bytes();
         if let Some((claims, since)) = lock(&self.verified).get(&digest)
             && since.elapsed() < REMEMBERED
+            && self.keys.believed(key_id)
             && claims.expires_at > std::time::SystemTime::now()
         {
             return Ok(claims.clone());
@@ -272,20 +284,22 @@ impl Gate {
         };
         let id = token::key_id(&token).map_err(|_| Error::internal("identity answered a malformed token"))?;
         let claims = self.verify(&id, &token).await?;
-        lock(&self.exchanged).put(digest, Exchanged::For(claims.clone()));
+        lock(&self.exchanged).put(digest, Exchanged::For(claims.clone(), id));
         Ok(claims)
     }
 
     /// What is remembered of a key's exchange, if it holds for at least `left`.
     fn exchanged(&self, digest: &[u8; 32], left: Duration) -> Option<Result<AccessClaims>> {
         match lock(&self.exchanged).get(digest)? {
-            Exchanged::For(claims) if claims.expires_at > std::time::SystemTime::now() + left => {
+            Exchanged::For(claims, key_id)
+                if claims.expires_at > std::time::SystemTime::now() + left && self.keys.believed(key_id) =>
+            {
                 Some(Ok(claims.clone()))
             }
             Exchanged::Refused(since) if since.elapsed() < REFUSED_FOR => {
                 Some(Err(invalid("an API key refused a moment ago")))
             }
-            Exchanged::For(_) | Exchanged::Refused(_) => None,
+            Exchanged::For(..) | Exchanged::Refused(_) => None,
         }
     }
 
@@ -438,3 +452,6 @@ mod exchange_tests;
 
 #[cfg(test)]
 mod job_tests;
+
+#[cfg(test)]
+mod key_tests;

@@ -1,43 +1,128 @@
 //! The public keys that callers' tokens verify against, fetched from identity and kept.
 //!
+//! A set of keys is taken only if the pinned root key vouches for it in this environment, it is not over, and it is not
+//! older than the known one; a refused set leaves the known one in force.
 //! An unknown key id is asked for once, then taken as unknown for 10 s, and identity is asked at most once a second
 //! whatever ids come: made-up ids cost it nothing, and hold up nobody here.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, RwLock},
-    time::{Duration, Instant},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
 };
 
-use super::{authority::Authority, token::PublicKey};
-use crate::error::{Error, Result};
+use tokio::sync::watch;
+
+use super::{
+    authority::Authority,
+    token::{self, KeySet, PublicKey, Refused},
+};
+use crate::{
+    error::{Error, Result},
+    failpoint,
+};
 
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);
 /// How often identity is asked for the sake of an unknown id.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
 /// Most calls that wait for an answer; more are refused at once.
 const WAITING: usize = 16;
-const REFRESH_EVERY: Duration = Duration::from_secs(60);
+/// How often the set is fetched where no event tells of a new one.
+pub const REFRESH_EVERY: Duration = Duration::from_secs(60);
 
 /// Access-token keys by id.
 pub(crate) struct Keys {
     authority: Arc<dyn Authority>,
-    known: RwLock<HashMap<String, PublicKey>>,
+    environment: Arc<str>,
+    root: PublicKey,
+    known: RwLock<Known>,
     unknown: Mutex<HashMap<String, Instant>>,
     waiting: tokio::sync::Semaphore,
-    /// When identity was last asked, and whether it answered.
+    /// When identity was last asked for an unknown id, and whether it answered. Held while the set is fetched, so that
+    /// an earlier answer never comes after a later one.
     asked: tokio::sync::Mutex<Option<(Instant, bool)>>,
+    /// The newest version that an event told of.
+    told: watch::Receiver<i64>,
+    figures: Arc<Figures>,
+}
+
+/// The set in force; at first none.
+struct Known {
+    version: i64,
+    expires_at: SystemTime,
+    keys: HashMap<String, PublicKey>,
+}
+
+/// How sets were fetched and judged.
+#[derive(Default)]
+pub(crate) struct Figures {
+    unknown: AtomicU64,
+    fresh: AtomicU64,
+    refused: AtomicU64,
+    version: AtomicI64,
+}
+
+/// Why a set is fetched.
+#[derive(Clone, Copy)]
+enum Why {
+    Unknown,
+    Fresh,
+}
+
+impl Figures {
+    /// What was fetched and why, for `/health/metrics`.
+    pub(crate) fn fetched(&self) -> Vec<(String, f64)> {
+        [
+            ("unknown", &self.unknown),
+            ("fresh", &self.fresh),
+            ("refused", &self.refused),
+        ]
+        .map(|(why, count)| (format!("why=\"{why}\""), count.load(Ordering::Relaxed) as f64))
+        .into()
+    }
+
+    /// The version of the set in force, 0 for none.
+    pub(crate) fn version(&self) -> i64 {
+        self.version.load(Ordering::Relaxed)
+    }
+}
+
+impl Known {
+    fn find(&self, id: &str) -> Option<&PublicKey> {
+        self.keys.get(id).filter(|_| SystemTime::now() < self.expires_at)
+    }
 }
 
 impl Keys {
-    pub(crate) fn new(authority: Arc<dyn Authority>) -> Self {
+    pub(crate) fn new(
+        authority: Arc<dyn Authority>,
+        environment: Arc<str>,
+        root: PublicKey,
+        told: watch::Receiver<i64>,
+    ) -> Self {
         Keys {
             authority,
-            known: RwLock::default(),
+            environment,
+            root,
+            known: RwLock::new(Known {
+                version: i64::MIN,
+                expires_at: SystemTime::UNIX_EPOCH,
+                keys: HashMap::new(),
+            }),
             unknown: Mutex::default(),
             waiting: tokio::sync::Semaphore::new(WAITING),
             asked: tokio::sync::Mutex::new(None),
+            told,
+            figures: Arc::default(),
         }
+    }
+
+    /// What became of the sets so far.
+    pub(crate) fn figures(&self) -> Arc<Figures> {
+        self.figures.clone()
     }
 
     /// The key with this id; `None` if identity does not know it either.
@@ -68,7 +153,7 @@ impl Keys {
                 Err(unanswered("it did not answer a moment ago"))
             };
         }
-        let fetched = self.fetch().await;
+        let fetched = self.fetch(Why::Unknown).await;
         *asked = Some((Instant::now(), fetched.is_ok()));
         fetched?;
         let found = self.known(id);
@@ -82,50 +167,111 @@ impl Keys {
         Ok(found)
     }
 
-    /// Whether there is a key at all: part of readiness.
-    pub(crate) fn ready(&self) -> bool {
-        !self
-            .known
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .is_empty()
+    /// Whether tokens of this key are believed now: what was verified with it before is worth nothing once it is dropped.
+    pub(crate) fn believed(&self, id: &str) -> bool {
+        failpoint::without("keys.believed") || self.read().find(id).is_some()
     }
 
-    /// Fetches at start, as often as it takes, then every minute.
+    /// Whether there is a key at all: part of readiness.
+    pub(crate) fn ready(&self) -> bool {
+        let known = self.read();
+        !known.keys.is_empty() && SystemTime::now() < known.expires_at
+    }
+
+    /// Fetches at start, as often as it takes, then at once when an event tells of a new set, and every minute.
     pub(crate) async fn keep_fresh(&self) {
+        let mut told = self.told.clone();
         loop {
-            let wait = match self.fetch().await {
+            let newest = *told.borrow_and_update();
+            let wait = match self.refresh().await {
                 Ok(()) => REFRESH_EVERY,
                 Err(error) => {
                     tracing::debug!(error = ?error, "signing keys cannot be fetched");
-                    if self.ready() {
-                        Duration::from_secs(5)
-                    } else {
+                    if !self.ready() {
                         Duration::from_millis(100)
+                    } else if self.figures.version() < newest {
+                        Duration::from_millis(250)
+                    } else {
+                        Duration::from_secs(5)
                     }
                 }
             };
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                Ok(()) = told.changed() => {}
+            }
         }
     }
 
-    async fn fetch(&self) -> Result<()> {
-        let keys = self.authority.signing_keys().await?;
-        let keys = keys
-            .iter()
-            .filter_map(|key| PublicKey::parse(key))
-            .map(|key| (key.id().to_owned(), key))
-            .collect();
-        *self.known.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = keys;
+    /// Fetches the set, whoever else does.
+    pub(crate) async fn refresh(&self) -> Result<()> {
+        failpoint::hit_in("keys.refresh", &self.environment).await?;
+        let _one_at_a_time = self.asked.lock().await;
+        self.fetch(Why::Fresh).await
+    }
+
+    async fn fetch(&self, why: Why) -> Result<()> {
+        let fetched = match why {
+            Why::Unknown => &self.figures.unknown,
+            Why::Fresh => &self.figures.fresh,
+        };
+        fetched.fetch_add(1, Ordering::Relaxed);
+        let text = self.authority.signing_keys().await?;
+        self.take(&text).map_err(|why| {
+            self.figures.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(
+                why,
+                "a set of signing keys is refused, and the known one stays in force"
+            );
+            unanswered("its set of signing keys is refused")
+        })
+    }
+
+    /// Puts a set in force, or says why not.
+    pub(super) fn take(&self, text: &str) -> Result<(), &'static str> {
+        let set = self.judged(text)?;
+        let mut known = self.known.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if set.version < known.version && !failpoint::without("keys.rollback") {
+            return Err("it is older than the known one");
+        }
+        if set.version > known.version {
+            self.unknown
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .clear();
+        }
+        self.figures.version.store(set.version, Ordering::Relaxed);
+        *known = Known {
+            version: set.version,
+            expires_at: set.expires_at,
+            keys: set.keys.into_iter().map(|key| (key.id().to_owned(), key)).collect(),
+        };
         Ok(())
     }
 
+    fn judged(&self, text: &str) -> Result<KeySet, &'static str> {
+        let verified = if failpoint::without("keys.signature") {
+            token::unverified_keys(text)
+        } else {
+            self.root.verify_keys(&self.environment, text)
+        };
+        let set = verified.map_err(|refused| match refused {
+            Refused::Malformed => "it is malformed",
+            Refused::UnknownKey => "another root key signed it",
+            Refused::Forged | Refused::Expired => "it is forged or of another environment",
+        })?;
+        if SystemTime::now() >= set.expires_at && !failpoint::without("keys.expiry") {
+            return Err("it is over");
+        }
+        Ok(set)
+    }
+
     fn known(&self, id: &str) -> Option<PublicKey> {
-        self.known
-            .read()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .get(id)
-            .cloned()
+        self.read().find(id).cloned()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn taken_as_unknown(&self, id: &str) -> bool {
@@ -139,71 +285,4 @@ fn unanswered(why: &'static str) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-
-    use async_trait::async_trait;
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::{
-        auth::{PermissionSet, token::SigningKey},
-        ids::{OrgId, Principal},
-    };
-
-    #[derive(Default)]
-    struct Asked {
-        keys: AtomicU32,
-        away: AtomicBool,
-    }
-
-    #[async_trait]
-    impl Authority for Asked {
-        async fn signing_keys(&self) -> Result<Vec<String>> {
-            self.keys.fetch_add(1, Ordering::SeqCst);
-            if self.away.load(Ordering::SeqCst) {
-                return Err(unanswered("away"));
-            }
-            Ok(vec![SigningKey::from_seed(&[7; 32]).public_key()])
-        }
-        async fn permission_set(&self, _: OrgId, _: Principal) -> Result<(PermissionSet, i64)> {
-            Ok((PermissionSet::none(), 0))
-        }
-        async fn session_active(&self, _: Uuid, _: Principal, _: i64) -> Result<bool> {
-            Ok(false)
-        }
-        async fn exchange_api_key(&self, _: &str) -> Result<String> {
-            Err(unanswered("no keys here"))
-        }
-    }
-
-    #[tokio::test]
-    async fn made_up_key_ids_ask_identity_once_however_many_there_are() {
-        let asked = Arc::new(Asked::default());
-        let keys = Keys::new(asked.clone());
-        for number in 0..50 {
-            assert!(keys.find(&format!("k4.pid.{number}")).await.unwrap().is_none());
-        }
-        assert_eq!(asked.keys.load(Ordering::SeqCst), 1);
-        let known = SigningKey::from_seed(&[7; 32]);
-        assert!(keys.find(known.key_id()).await.unwrap().is_some());
-    }
-
-    #[tokio::test]
-    async fn with_identity_away_an_unknown_key_is_a_matter_of_availability_and_a_known_one_goes_on() {
-        let asked = Arc::new(Asked::default());
-        let keys = Keys::new(asked.clone());
-        let known = SigningKey::from_seed(&[7; 32]);
-        asked.away.store(true, Ordering::SeqCst);
-        for _ in 0..50 {
-            let refused = keys.find(known.key_id()).await.unwrap_err();
-            assert_eq!(refused.code(), tonic::Code::Unavailable);
-        }
-        assert_eq!(asked.keys.load(Ordering::SeqCst), 1);
-        asked.away.store(false, Ordering::SeqCst);
-        keys.fetch().await.unwrap();
-        assert!(keys.find(known.key_id()).await.unwrap().is_some());
-    }
-}
+mod tests;

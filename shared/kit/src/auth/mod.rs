@@ -3,13 +3,14 @@
 pub mod authority;
 pub mod gate;
 pub(crate) mod jobs;
-mod keys;
+pub(crate) mod keys;
 pub mod permission;
 mod remote;
 pub(crate) mod revocation;
 pub mod scope;
 pub mod token;
 
+pub use keys::REFRESH_EVERY as KEYS_REFRESHED_EVERY;
 pub use permission::PermissionSet;
 pub(crate) use remote::RemoteAuthority;
 pub use scope::{

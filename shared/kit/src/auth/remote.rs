@@ -29,14 +29,14 @@ impl RemoteAuthority {
 
 #[async_trait]
 impl Authority for RemoteAuthority {
-    async fn signing_keys(&self) -> Result<Vec<String>> {
+    async fn signing_keys(&self) -> Result<String> {
         let answer = self
             .identity
             .clone()
             .get_signing_keys(GetSigningKeysRequest {})
             .await
             .map_err(|s| peer_error("identity", s))?;
-        Ok(answer.into_inner().key_set.split(',').map(str::to_owned).collect())
+        Ok(answer.into_inner().key_set)
     }
 
     async fn permission_set(&self, org: OrgId, principal: Principal) -> Result<(PermissionSet, i64)> {

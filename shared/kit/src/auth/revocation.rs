@@ -9,6 +9,7 @@ use std::{
 };
 
 use api::events::v1::{PositionedEvent, event::Payload};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::token::{ACCESS_LIFETIME, AccessClaims};
@@ -30,6 +31,8 @@ pub(crate) struct Revocations {
     epochs: RwLock<HashMap<Uuid, (i64, Instant)>>,
     versions: RwLock<HashMap<OrgId, (i64, Instant)>>,
     confirmed: Mutex<Option<Instant>>,
+    /// The newest version of the key set that was told of.
+    keys: watch::Sender<i64>,
 }
 
 /// How much the feed can be relied on.
@@ -50,6 +53,7 @@ impl Revocations {
             epochs: RwLock::default(),
             versions: RwLock::default(),
             confirmed: Mutex::new(None),
+            keys: watch::Sender::new(0),
         }
     }
 
@@ -88,6 +92,11 @@ impl Revocations {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .map(|at| at.elapsed())
+    }
+
+    /// Which version of the key set was told of last; changes with each newer one.
+    pub(crate) fn keys_told(&self) -> watch::Receiver<i64> {
+        self.keys.subscribe()
     }
 
     /// As if the feed had been confirmed so long ago.
@@ -140,14 +149,20 @@ impl Revocations {
                     *entry = (entry.0.max(changed.permission_version), now);
                 }
             }
+            Some(Payload::SigningKeysChanged(changed)) => {
+                self.keys.send_if_modified(|told| {
+                    let newer = changed.version > *told;
+                    *told = changed.version.max(*told);
+                    newer
+                });
+            }
             Some(
                 Payload::UserChanged(_)
                 | Payload::DesignChanged(_)
                 | Payload::StateWritten(_)
                 | Payload::DriftChecked(_)
                 | Payload::ExecutionChanged(_)
-                | Payload::JobEnded(_)
-                | Payload::SigningKeysChanged(_),
+                | Payload::JobEnded(_),
             )
             | None => {}
         }

@@ -227,6 +227,7 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
         permits: Arc::new(Semaphore::new(kit.config.concurrency)),
     });
     expose(&metrics, &kit, &revocations);
+    expose_keys(&metrics, &stack.gate);
 
     let readiness = health::Readiness::default();
     let (reporter, health_server) = tonic_health::server::health_reporter();
@@ -407,6 +408,19 @@ fn expose(metrics: &Metrics, kit: &Kit, revocations: &Arc<Revocations>) {
         "revocation_lag_seconds",
         "Time since the revocation feed was last known to be complete",
         move || vec![(String::new(), revocations.lag().map_or(-1.0, |lag| lag.as_secs_f64()))],
+    );
+}
+
+fn expose_keys(metrics: &Metrics, gate: &Gate) {
+    let figures = gate.keys().figures();
+    metrics.reading("key_sets", "Sets of signing keys: fetched and why, or refused", {
+        let figures = figures.clone();
+        move || figures.fetched()
+    });
+    metrics.reading(
+        "key_set_version",
+        "Version of the set of signing keys in force",
+        move || vec![(String::new(), figures.version() as f64)],
     );
 }
 

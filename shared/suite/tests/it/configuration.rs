@@ -29,6 +29,7 @@ fn wrong(slice: &str, port: u16) -> Wrong {
             ("BOARD3_GRPC_LISTEN", format!("127.0.0.1:{port}")),
             ("BOARD3_HTTP_LISTEN", "127.0.0.1".to_owned()),
             ("BOARD3_PEER_KEYS", "identity=k4.local.x".to_owned()),
+            ("BOARD3_ROOT_PUBLIC_KEY", "k4.secret.x".to_owned()),
             ("BOARD3_RATE_SCALE", "many".to_owned()),
             ("BOARD3_FAILPOINT", "relay.after_commit=sometimes".to_owned()),
         ],
@@ -40,6 +41,7 @@ fn wrong(slice: &str, port: u16) -> Wrong {
             "BOARD3_GRPC_LISTEN: 127.0.0.1:",
             "BOARD3_HTTP_LISTEN must be an address with a port",
             "BOARD3_PEER_KEYS must be a list",
+            "BOARD3_ROOT_PUBLIC_KEY must be a key like k4.public.",
             "BOARD3_RATE_SCALE must be a whole number",
             "BOARD3_FAILPOINT: `relay.after_commit=sometimes`",
         ],
@@ -48,11 +50,11 @@ fn wrong(slice: &str, port: u16) -> Wrong {
     if slice == "identity" {
         let pepper = format!("{}z", &random_key()[..63]);
         wrong.environment.push(("PASSWORD_PEPPER", pepper.clone()));
-        wrong.environment.push(("BOARD3_SIGNING_KEY", "feed".to_owned()));
+        wrong.environment.push(("BOARD3_ROOT_KEY", "feed".to_owned()));
         wrong.told.extend([
             "PASSWORD_PEPPER must be",
             "API_KEY_PEPPER is not set",
-            "BOARD3_SIGNING_KEY must be 64 hex digits (32 bytes), has 4 characters",
+            "BOARD3_ROOT_KEY must be 64 hex digits (32 bytes), has 4 characters",
         ]);
         wrong.secrets.push(pepper);
     }

@@ -64,7 +64,7 @@ pub(crate) struct Door {
 pub(crate) struct Secrets {
     pub(crate) encryption_key: String,
     pub(crate) state_key: String,
-    pub(crate) signing_key: String,
+    pub(crate) root_key: String,
     pub(crate) password_pepper: String,
     pub(crate) api_key_pepper: String,
     service_keys: BTreeMap<&'static str, String>,
@@ -322,6 +322,10 @@ impl House {
             ("ENCRYPTION_KEY", secrets.encryption_key.clone()),
             ("BOARD3_SERVICE_KEY", secrets.service_keys[name].clone()),
             ("BOARD3_PEER_KEYS", peer_keys.join(",")),
+            (
+                "BOARD3_ROOT_PUBLIC_KEY",
+                SigningKey::from_seed(&bytes(&secrets.root_key)).public_key(),
+            ),
             ("BOARD3_RATE_SCALE", "1000".to_owned()),
             ("BOARD3_LOG", "info".to_owned()),
         ]
@@ -329,7 +333,7 @@ impl House {
         .into();
         if name == "identity" {
             env.extend(owned(&[
-                ("BOARD3_SIGNING_KEY", &secrets.signing_key),
+                ("BOARD3_ROOT_KEY", &secrets.root_key),
                 ("PASSWORD_PEPPER", &secrets.password_pepper),
                 ("API_KEY_PEPPER", &secrets.api_key_pepper),
                 (mail::SETTING, &self.mail.setting()),
@@ -378,7 +382,7 @@ impl Secrets {
         Secrets {
             encryption_key: random_key(),
             state_key: random_key(),
-            signing_key: random_key(),
+            root_key: random_key(),
             password_pepper: random_key(),
             api_key_pepper: random_key(),
             service_keys: SLICES.map(|slice| (slice, random_key())).into(),
@@ -390,7 +394,7 @@ impl Secrets {
         let mut named = owned(&[
             ("ENCRYPTION_KEY", &self.encryption_key),
             ("TERRAFORM_STATE_ENCRYPTION_KEY", &self.state_key),
-            ("BOARD3_SIGNING_KEY", &self.signing_key),
+            ("BOARD3_ROOT_KEY", &self.root_key),
             ("PASSWORD_PEPPER", &self.password_pepper),
             ("API_KEY_PEPPER", &self.api_key_pepper),
         ]);

@@ -31,15 +31,8 @@ pub(super) async fn get_signing_keys(
     request: Request<GetSigningKeysRequest>,
 ) -> Result<Response<GetSigningKeysResponse>, Status> {
     let (_, GetSigningKeysRequest {}): (PeerScope, _) = admitted(request)?;
-    let keys: Vec<_> = identity
-        .keeper
-        .issuer
-        .public_keys()
-        .map(kit::auth::token::PublicKey::paserk)
-        .collect();
-    Ok(Response::new(GetSigningKeysResponse {
-        key_set: keys.join(","),
-    }))
+    let key_set = identity.keeper.issuer.keys.key_set().await?;
+    Ok(Response::new(GetSigningKeysResponse { key_set }))
 }
 
 pub(super) async fn get_permission_set(

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    auth::token::{ACCESS_LIFETIME, SigningKey},
+    auth::token::{ACCESS_LIFETIME, KeySet, SigningKey},
     config::Env,
 };
 
@@ -21,8 +21,14 @@ struct Desk {
 
 #[async_trait]
 impl Authority for Desk {
-    async fn signing_keys(&self) -> Result<Vec<String>> {
-        Ok(vec![SigningKey::from_seed(&[7; 32]).public_key()])
+    async fn signing_keys(&self) -> Result<String> {
+        let root = SigningKey::from_seed(&[8; 32]);
+        let set = KeySet {
+            version: 1,
+            keys: vec![SigningKey::from_seed(&[7; 32]).public().clone()],
+            expires_at: std::time::SystemTime::now() + ACCESS_LIFETIME,
+        };
+        Ok(root.sign_keys("dev", &set))
     }
     async fn permission_set(&self, _: OrgId, _: Principal) -> Result<(PermissionSet, i64)> {
         Ok((PermissionSet::none(), 1))
@@ -60,8 +66,8 @@ impl JobAuthority for Nobody {
 
 #[async_trait]
 impl Authority for Nobody {
-    async fn signing_keys(&self) -> Result<Vec<String>> {
-        Ok(Vec::new())
+    async fn signing_keys(&self) -> Result<String> {
+        Ok(String::new())
     }
     async fn permission_set(&self, _: OrgId, _: Principal) -> Result<(PermissionSet, i64)> {
         Ok((PermissionSet::none(), 1))
@@ -85,6 +91,7 @@ fn gate(known: &str) -> (Gate, Arc<Desk>) {
             ("ENCRYPTION_KEY", &key),
             ("BOARD3_SERVICE_KEY", &key),
             ("BOARD3_PEER_KEYS", ","),
+            ("BOARD3_ROOT_PUBLIC_KEY", &SigningKey::from_seed(&[8; 32]).public_key()),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned())),
     );

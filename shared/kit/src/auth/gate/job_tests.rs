@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::{exchange_tests::Nobody, *};
-use crate::config::Env;
+use crate::{auth::token::SigningKey, config::Env};
 
 const READ: &str = "/board3.designs.v1.DesignService/GetDesign";
 const WRITE: &str = "/board3.designs.v1.DesignService/CreateDesign";
@@ -59,6 +59,7 @@ impl World {
                 ("ENCRYPTION_KEY", &key),
                 ("BOARD3_SERVICE_KEY", &key),
                 ("BOARD3_PEER_KEYS", ","),
+                ("BOARD3_ROOT_PUBLIC_KEY", &SigningKey::from_seed(&[8; 32]).public_key()),
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );

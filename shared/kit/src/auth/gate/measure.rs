@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -15,7 +15,7 @@ use crate::{
         jobs::{Job, JobAuthority},
         permission::PermissionSet,
         revocation::Revocations,
-        token::{AccessClaims, PublicKey},
+        token::{AccessClaims, KEY_SET_LIFETIME, KeySet, PublicKey, SigningKey},
     },
     config::{Config, Env},
     db::Db,
@@ -36,6 +36,7 @@ impl Verifier {
     /// When no gate can be made, which is a fault of this module.
     pub fn new(environment: &str, key: PublicKey) -> Result<Self> {
         let seed = "07".repeat(32);
+        let root = SigningKey::from_seed(&[7; 32]);
         let nowhere = "postgresql://nobody@127.0.0.1:1/nowhere";
         let variables = [
             ("BOARD3_ENVIRONMENT", environment),
@@ -45,6 +46,7 @@ impl Verifier {
             ("ENCRYPTION_KEY", &seed),
             ("BOARD3_SERVICE_KEY", &seed),
             ("BOARD3_PEER_KEYS", ","),
+            ("BOARD3_ROOT_PUBLIC_KEY", &root.public_key()),
         ];
         let mut env = Env::of(variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let config = Config::read(&mut env, "identity");
@@ -57,6 +59,13 @@ impl Verifier {
             Arc::new(Revocations::new()),
             db,
         );
+        let set = KeySet {
+            version: 1,
+            keys: vec![key.clone()],
+            expires_at: SystemTime::now() + KEY_SET_LIFETIME,
+        };
+        let taken = gate.keys().take(&root.sign_keys(environment, &set));
+        taken.map_err(Error::internal)?;
         Ok(Verifier { gate, key })
     }
 
@@ -100,7 +109,7 @@ fn silent() -> Error {
 
 #[async_trait]
 impl Authority for Nobody {
-    async fn signing_keys(&self) -> Result<Vec<String>> {
+    async fn signing_keys(&self) -> Result<String> {
         Err(silent())
     }
 
@@ -128,10 +137,8 @@ impl JobAuthority for Nobody {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::time::SystemTime;
-
     use super::*;
-    use crate::{auth::token::SigningKey, ids::UserId};
+    use crate::ids::UserId;
 
     #[tokio::test]
     async fn a_token_is_verified_once_and_then_remembered_and_a_strangers_is_refused() {

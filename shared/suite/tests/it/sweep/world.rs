@@ -8,8 +8,10 @@ use api::{
 };
 use kit::{
     auth::token::{AccessClaims, SigningKey},
+    crypto::KeyRing,
     ids::{OrgId, Principal, UserId},
 };
+use secrecy::ExposeSecret;
 use tokio_postgres::Client;
 use tonic::transport::Channel;
 use uuid::Uuid;
@@ -31,6 +33,7 @@ pub(crate) struct World {
     pub(crate) a: Tenant,
     pub(crate) b: Tenant,
     channels: BTreeMap<&'static str, Channel>,
+    signing: SigningKey,
     keys: tokio::sync::Mutex<BTreeMap<(String, Vec<&'static str>), String>>,
     peers: Mutex<BTreeMap<String, String>>,
 }
@@ -66,8 +69,10 @@ impl World {
         );
         let runners = [&a, &b].map(|tenant| ((tenant.owner.org.clone(), RUNNER.to_vec()), tenant.works.key.clone()));
         let keys = runners.into();
+        let signing = signing_key(&house, &admin).await;
         let world = World {
             house,
+            signing,
             admin,
             a,
             b,
@@ -141,8 +146,8 @@ impl World {
     }
 
     /// The key that access tokens are signed with.
-    pub(crate) fn signing_key(&self) -> SigningKey {
-        key_of(&self.house.secrets().signing_key)
+    pub(crate) fn signing_key(&self) -> &SigningKey {
+        &self.signing
     }
 
     /// What a genuine token of a person says, but for its end.
@@ -459,6 +464,23 @@ pub(crate) fn canvas(nodes: usize) -> Canvas {
         nodes: (0..nodes).map(node).collect(),
         edges: if nodes > 1 { vec![edge] } else { Vec::new() },
     }
+}
+
+/// The key that access tokens are signed with, opened as only identity can.
+async fn signing_key(house: &House, admin: &Client) -> SigningKey {
+    let row = admin
+        .query_one(
+            "select kid, seed from identity.signing_keys where state = 'active'",
+            &[],
+        )
+        .await
+        .expect("identity has a key that signs");
+    let ring = KeyRing::parse(&house.secrets().encryption_key, "").expect("a key is 64 hex digits");
+    let (kid, sealed): (&str, &[u8]) = (row.get(0), row.get(1));
+    let seed = ring
+        .open(sealed, kid.as_bytes())
+        .expect("the seed is sealed for its key");
+    SigningKey::from_seed(seed.expose_secret().try_into().expect("a seed has 32 bytes"))
 }
 
 fn key_of(seed: &str) -> SigningKey {

@@ -1,0 +1,2 @@
+drop table signing_key_set;
+drop table signing_keys;
