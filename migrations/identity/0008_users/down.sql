@@ -18,6 +18,11 @@ language sql stable security definer set search_path = identity, pg_temp as $$
   where u.email = wanted_email
 $$;
 
+drop function account_grants(uuid), renew_account_permissions(uuid, boolean), set_account_suspended(uuid, boolean, text),
+  end_account_sessions(uuid), anonymize_accounts(uuid, boolean, integer), account_by_email(text);
+drop index users_deleted_at_idx;
+revoke update (username, first_name, last_name, version) on users from board3_identity_app;
+alter table users drop column suspended_reason, drop column former_org_ids, drop column anonymized_at;
 drop trigger refresh_member_search on users;
 drop trigger fill_member_search on organization_members;
 drop function refresh_member_search(), fill_member_search();

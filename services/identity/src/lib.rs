@@ -4,6 +4,7 @@
 //! works once, and no secret is kept: of passwords, tokens and keys there are hashes under keys that the database lacks.
 
 mod authority;
+mod forgetting;
 mod issuer;
 mod model;
 mod password;
@@ -41,6 +42,7 @@ use crate::{
     authority::{Keeper, LocalAuthority},
     issuer::Issuer,
     password::Passwords,
+    platform::Admins,
     rpc::Identity,
     signing_keys::SigningKeys,
     throttle::Throttle,
@@ -64,18 +66,20 @@ static SLICE: Slice = Slice {
 /// The identity service.
 ///
 /// Reads `BOARD3_ROOT_KEY` (Ed25519 seed of the key that vouches for the signing keys), `BOARD3_SIGNING_KEY_LEAD_SECONDS`
-/// (how long verifiers have to learn of a new one), `PASSWORD_PEPPER` and `API_KEY_PEPPER`.
+/// (how long verifiers have to learn of a new one), `PASSWORD_PEPPER`, `API_KEY_PEPPER` and
+/// `BOARD3_PLATFORM_ADMINS` (optional: e-mail addresses of the accounts that own the platform's organization, with commas).
 pub const SERVICE: Service = Service {
     slice: &SLICE,
     configure,
 };
 
-/// The service's own secrets.
+/// The service's own secrets, and who administers the platform.
 struct Secrets {
     root: SigningKey,
     lead: Duration,
     passwords: Pepper,
     api_keys: Pepper,
+    admins: Admins,
 }
 
 fn configure(env: &mut Env) -> Option<Build> {
@@ -83,11 +87,13 @@ fn configure(env: &mut Env) -> Option<Build> {
     let lead = env.number("BOARD3_SIGNING_KEY_LEAD_SECONDS", LEAD, 0..=3_600);
     let passwords = pepper(env, "PASSWORD_PEPPER");
     let api_keys = pepper(env, "API_KEY_PEPPER");
+    let admins = Admins::read(env);
     let secrets = Secrets {
         root: root?,
         lead: Duration::from_secs(lead?),
         passwords: passwords?,
         api_keys: api_keys?,
+        admins: admins?,
     };
     Some(Box::new(move |kit| Box::pin(build(kit, secrets))))
 }
@@ -126,6 +132,7 @@ async fn build(kit: Kit, secrets: Secrets) -> kit::Result<Parts> {
         keeper: keeper.clone(),
         scope: kit.scope(),
     };
+    let (settle, forget) = (secrets.admins.clone().settle(&kit), forgetting::run(&kit));
     let guesses = GUESSES.saturating_mul(kit.config.rate_scale);
     let passwords = Passwords::new(secrets.passwords).await?;
     let made = passwords.made();
@@ -146,6 +153,7 @@ async fn build(kit: Kit, secrets: Secrets) -> kit::Result<Parts> {
         redis: kit.redis,
         ring: kit.ring,
         passwords,
+        admins: secrets.admins,
         keeper,
     });
     macro_rules! server {
@@ -156,6 +164,8 @@ async fn build(kit: Kit, secrets: Secrets) -> kit::Result<Parts> {
     Ok(Parts::new()
         .authority(authority)
         .work(keys.keep())
+        .work(settle)
+        .work(forget)
         .serve(server!(AuthServiceServer))
         .serve(server!(SessionServiceServer))
         .serve(server!(UserServiceServer))

@@ -14,6 +14,7 @@ diesel::table! {
         created_at -> Timestamptz,
         suspended_at -> Nullable<Timestamptz>,
         deleted_at -> Nullable<Timestamptz>,
+        former_org_ids -> Array<Uuid>,
     }
 }
 

@@ -5,16 +5,19 @@
 mod account;
 mod clock;
 mod device;
+mod etag;
 mod invitation;
 mod key;
 mod role;
 mod session;
 mod signing_key;
 mod totp;
+mod user;
 
 pub(crate) use account::{Email, Name, NewAccount, Password, PasswordHash, Profile, SealedProfile, Slug};
 pub(crate) use clock::now;
 pub(crate) use device::{DeviceId, DeviceToken};
+pub(crate) use etag::Etag;
 pub(crate) use invitation::{
     Invitation, InvitationId, InvitationToken, LIFETIME as INVITATION_LIFETIME, NewInvitation,
 };
@@ -27,3 +30,4 @@ pub(crate) use session::{
 pub(crate) use signing_key::{KeyState, SigningKey, Standing, Step};
 #[allow(unused_imports)]
 pub(crate) use totp::{Code, RecoveryCodes, TotpSecret};
+pub(crate) use user::{Account, Colleague, ProfileChange};

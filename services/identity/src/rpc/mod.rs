@@ -23,7 +23,7 @@ use kit::{
     redis::Redis,
 };
 
-use crate::{authority::Keeper, password::Passwords, throttle::Throttle};
+use crate::{authority::Keeper, password::Passwords, platform::Admins, throttle::Throttle};
 
 /// The gRPC services of identity.
 pub(crate) struct Identity {
@@ -38,5 +38,6 @@ pub(crate) struct Identity {
     pub(crate) throttle: Throttle,
     /// How often anybody may guess at one account.
     pub(crate) guesses: Limit,
+    pub(crate) admins: Admins,
     pub(crate) keeper: Arc<Keeper>,
 }

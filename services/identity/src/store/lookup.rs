@@ -73,6 +73,12 @@ struct Place {
     org_id: Option<OrgId>,
 }
 
+#[derive(QueryableByName)]
+struct Someone {
+    #[diesel(sql_type = Nullable<SqlUuid>)]
+    user_id: Option<UserId>,
+}
+
 pub(crate) async fn login_account(tx: &mut Tx, email: &Email, org: Option<OrgId>) -> Result<Option<LoginAccount>> {
     Ok(diesel::sql_query("select * from login_account($1, $2)")
         .bind::<Text, _>(email.as_str())
@@ -113,4 +119,13 @@ pub(crate) async fn invitation_org(tx: &mut Tx, invitation: InvitationId) -> Res
         .get_result(tx)
         .await?;
     Ok(found.org_id)
+}
+
+/// The account of an address, unless it is deleted.
+pub(crate) async fn account_by_email(tx: &mut Tx, email: &Email) -> Result<Option<UserId>> {
+    let found: Someone = diesel::sql_query("select account_by_email($1) as user_id")
+        .bind::<Text, _>(email.as_str())
+        .get_result(tx)
+        .await?;
+    Ok(found.user_id)
 }

@@ -90,6 +90,38 @@ pub(crate) async fn list(tx: &mut Tx, after: Option<(OffsetDateTime, UserId)>, s
     })
 }
 
+/// All members of the transaction's organization: of the platform's, which is small.
+pub(crate) async fn list_users(tx: &mut Tx) -> Result<Vec<UserId>> {
+    Ok(organization_members::table
+        .filter(organization_members::org_id.eq(tx.org()))
+        .select(organization_members::user_id)
+        .load(tx)
+        .await?)
+}
+
+/// Makes a member an owner who is not kept out; `false` for one who is it already.
+pub(crate) async fn make_owner(tx: &mut Tx, user: UserId) -> Result<bool> {
+    let other = organization_members::role_id
+        .ne(RoleId::OWNER)
+        .or(organization_members::suspended_at.is_not_null());
+    let made = diesel::update(
+        organization_members::table.filter(
+            organization_members::org_id
+                .eq(tx.org())
+                .and(organization_members::user_id.eq(user))
+                .and(other),
+        ),
+    )
+    .set((
+        organization_members::role_org_id.eq(OrgId::PLATFORM),
+        organization_members::role_id.eq(RoleId::OWNER),
+        organization_members::suspended_at.eq(None::<OffsetDateTime>),
+    ))
+    .execute(tx)
+    .await?;
+    Ok(made == 1)
+}
+
 pub(crate) async fn update_role(tx: &mut Tx, user: UserId, role: &Role) -> Result<()> {
     diesel::update(organization_members::table.find((tx.org(), user)))
         .set((

@@ -10,6 +10,7 @@ pub(crate) mod role;
 pub(crate) mod service_account;
 pub(crate) mod session;
 pub(crate) mod signing_key;
+pub(crate) mod suspension;
 pub(crate) mod totp;
 pub(crate) mod user;
 

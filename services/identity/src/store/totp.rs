@@ -35,6 +35,14 @@ pub(crate) async fn insert(tx: &mut Tx, user: UserId, sealed: &[u8]) -> Result<b
     Ok(begun == 1)
 }
 
+/// Whether the user has a second factor in force.
+pub(crate) async fn enrolled(tx: &mut Tx, user: UserId) -> Result<bool> {
+    let confirmed = second_factors::table
+        .find(user)
+        .filter(second_factors::confirmed_at.is_not_null());
+    Ok(diesel::select(diesel::dsl::exists(confirmed)).get_result(tx).await?)
+}
+
 /// The user's factor; those who present a code at the same moment wait here.
 ///
 /// The switch `identity.second_factor_lock` takes the waiting away, for tests.

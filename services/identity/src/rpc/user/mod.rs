@@ -1,7 +1,9 @@
 //! The RPCs of UserService, each in the room of its subject.
 
 mod colleague;
+mod deletion;
 mod me;
+mod suspension;
 
 use api::identity::v1::{
     DeleteUserRequest, DeleteUserResponse, GetMeRequest, GetMeResponse, GetUserRequest, GetUserResponse,
@@ -23,7 +25,7 @@ impl UserService for Identity {
     }
 
     async fn delete_user(&self, request: Request<DeleteUserRequest>) -> Result<Response<DeleteUserResponse>, Status> {
-        me::delete_user(self, request).await
+        deletion::delete_user(self, request).await
     }
 
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
@@ -38,13 +40,13 @@ impl UserService for Identity {
         &self,
         request: Request<SuspendUserRequest>,
     ) -> Result<Response<SuspendUserResponse>, Status> {
-        colleague::suspend_user(self, request).await
+        suspension::suspend_user(self, request).await
     }
 
     async fn reactivate_user(
         &self,
         request: Request<ReactivateUserRequest>,
     ) -> Result<Response<ReactivateUserResponse>, Status> {
-        colleague::reactivate_user(self, request).await
+        suspension::reactivate_user(self, request).await
     }
 }

@@ -1,0 +1,103 @@
+//! The end of an account, at its owner's own word.
+
+use api::{
+    events::v1::{SessionRevoked, UserEpochChanged, event::Payload},
+    identity::v1::{DeleteUserRequest, DeleteUserResponse},
+};
+use kit::{
+    Error, Reason, Result,
+    auth::{UserScope, admitted},
+    db::Tx,
+    ids::{OrgId, Principal, UserId},
+};
+use tonic::{Request, Response, Status};
+
+use super::me::profile_key;
+use crate::{
+    forgetting::tell_anonymized,
+    model::{Account, RoleId, SessionId},
+    rpc::{Identity, grants::tell_permissions_changed, reauthenticate::reauthenticate},
+    store,
+    wire::Farewell,
+};
+
+pub(super) async fn delete_user(
+    identity: &Identity,
+    request: Request<DeleteUserRequest>,
+) -> Result<Response<DeleteUserResponse>, Status> {
+    let (scope, request): (UserScope, _) = admitted(request)?;
+    let farewell = Farewell::try_from(request)?;
+    reauthenticate(identity, &scope, &farewell.password).await?;
+    let user = scope.user();
+    let (mut ended, mut version) = (Vec::new(), 0);
+    let answer = identity.db.write(&scope, async |tx| {
+        let known_in = places(tx, user).await?;
+        for org in &known_in {
+            ended.extend(leave(tx, *org, user).await?);
+        }
+        // Accounts belong to no organization: what ends one is an event of the platform's.
+        tx.enter(OrgId::PLATFORM, Principal::User(user)).await?;
+        let gone = || Error::new(Reason::SessionRevoked, "the session has ended");
+        let (epoch, last) = store::user::delete(tx, user, &known_in).await?.ok_or_else(gone)?;
+        version = last;
+        store::totp::delete(tx, user).await?;
+        for org in &known_in {
+            let payload = UserEpochChanged {
+                user_id: user.to_string(),
+                epoch,
+            };
+            tx.tell_in(*org, Payload::UserEpochChanged(payload));
+        }
+        if farewell.anonymize {
+            for account in store::user::anonymize(tx, user).await? {
+                tell_anonymized(tx, &account);
+                version = account.version;
+            }
+        }
+        tx.about(&Account(user));
+        Ok(DeleteUserResponse {})
+    });
+    let answer = answer.await?;
+    for session in ended {
+        identity.hide(session).await;
+    }
+    // With Redis away it ends by itself; nobody has a token to read it with.
+    let _ = identity.users.invalidate(&profile_key(user), version).await;
+    Ok(answer)
+}
+
+/// The organizations that know a user, in the order of locks; the platform's among them for all.
+async fn places(tx: &mut Tx, user: UserId) -> Result<Vec<OrgId>> {
+    let mut places = store::user::list_orgs(tx, user).await?;
+    places.extend(store::user::list_visited_orgs(tx, user).await?);
+    places.push(OrgId::PLATFORM);
+    places.sort_unstable();
+    places.dedup();
+    Ok(places)
+}
+
+/// Takes the user out of an organization and ends their sessions of it.
+async fn leave(tx: &mut Tx, org: OrgId, user: UserId) -> Result<Vec<SessionId>> {
+    tx.enter(org, Principal::User(user)).await?;
+    store::organization::lock(tx).await?;
+    if let Some(member) = store::member::find(tx, user).await? {
+        let owner = member.role_org_id == OrgId::PLATFORM && member.role_id == RoleId::OWNER;
+        if owner && !store::member::other_owner_exists(tx, user).await? {
+            return Err(Error::new(
+                Reason::LastOwner,
+                "the last owner of an organization stays one; hand it over or delete it first",
+            )
+            .with("organization_id", org.to_string()));
+        }
+        store::user::leave(tx, user).await?;
+        tx.acted("LeaveOrganization", &member);
+        tell_permissions_changed(tx).await?;
+    }
+    let ended = store::suspension::end_sessions(tx, user).await?;
+    for session in &ended {
+        tx.tell(Payload::SessionRevoked(SessionRevoked {
+            session_id: session.to_string(),
+        }));
+    }
+    Ok(ended)
+}
