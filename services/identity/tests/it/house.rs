@@ -282,7 +282,7 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), asked)
+    tokio::time::timeout(Duration::from_secs(20), asked)
         .await
         .unwrap_or_else(|_| panic!("{what}"));
 }

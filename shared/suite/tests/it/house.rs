@@ -445,7 +445,7 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16
         stream.read_to_string(&mut answer).await?;
         Ok::<_, std::io::Error>(answer)
     };
-    let answer = tokio::time::timeout(Duration::from_secs(5), asked).await??;
+    let answer = tokio::time::timeout(Duration::from_secs(20), asked).await??;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
     Ok((status, body.to_owned()))

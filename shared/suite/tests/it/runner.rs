@@ -40,7 +40,7 @@ impl Yard {
             eprintln!("SKIPPED: there is no terraform on PATH");
             return None;
         }
-        let house = House::open_with(&[("BOARD3_LEASE_SECONDS", "4"), ("BOARD3_LEASE_MARGIN_SECONDS", "2")]).await;
+        let house = House::open_with(&[("BOARD3_LEASE_SECONDS", "10"), ("BOARD3_LEASE_MARGIN_SECONDS", "2")]).await;
         let owner = house.sign_up("ada").await;
         let create = CreateDesignRequest {
             canvas: Some(canvas(2)),

@@ -110,8 +110,8 @@ async fn a_page_of_long_values_fits_in_a_message() {
             json!({"text": long("new ")}),
         )
     };
-    let found = world.detect(&state, plan((0..300).map(entry).collect())).await.unwrap();
-    assert_eq!(found.drift_logs, 300);
+    let found = world.detect(&state, plan((0..160).map(entry).collect())).await.unwrap();
+    assert_eq!(found.drift_logs, 160);
     // The client refuses messages above 4 MiB.
     let mut request = ListDriftLogsRequest {
         page_size: 1_000,
@@ -127,7 +127,7 @@ async fn a_page_of_long_values_fits_in_a_message() {
             break;
         }
     }
-    assert!(lengths.len() > 2 && lengths.iter().sum::<usize>() == 300, "{lengths:?}");
+    assert!(lengths.len() > 1 && lengths.iter().sum::<usize>() == 160, "{lengths:?}");
 }
 
 #[tokio::test]

@@ -222,7 +222,7 @@ async fn secrets_are_in_no_log_metric_error_event_key_or_table() {
     seen.refused("a body with holes", renewed.designs(&house).create_design(create).await);
     renewed.auth(&house).logout(LogoutRequest {}).await.expect("Logout");
     let refused = async || house.read_design(&renewed, &drawn.id).await.err();
-    let status = eventually("the session ends", Duration::from_secs(5), refused).await;
+    let status = eventually("the session ends", Duration::from_secs(20), refused).await;
     seen.refused("an ended session", Err::<(), _>(status));
 
     let mut needles = needles(
