@@ -3,11 +3,17 @@
 
 mod api_key;
 mod auth;
+mod grant;
 mod guess;
 mod house;
+mod key_end;
 mod member;
+mod permission;
 mod refresh;
+mod role;
+mod rotation;
 mod rows;
+mod service_account;
 mod session;
 mod throttle;
 mod timing;
