@@ -146,7 +146,11 @@ pub(crate) async fn other_owner_exists(tx: &mut Tx, user: UserId) -> Result<bool
             .and(users::deleted_at.is_null())
             .and(organization_members::user_id.ne(user)),
     );
-    Ok(diesel::select(diesel::dsl::exists(others)).get_result(tx).await?)
+    Ok(
+        diesel::select(diesel::dsl::exists(others.select(organization_members::user_id)))
+            .get_result(tx)
+            .await?,
+    )
 }
 
 /// Where a user is a member and not kept out, oldest first; across organizations, by the policies on `app.user`.

@@ -84,7 +84,11 @@ async fn a_key_may_do_what_its_scopes_and_its_owner_both_may_whatever_they_are()
                 .into_inner();
             let both = PermissionSet::resolve(&key.scopes).intersection(&owner);
             let both: Vec<&str> = both.names().collect();
-            assert_eq!(told.permissions, both, "round {round}: {written:?} and {:?}", key.scopes);
+            assert_eq!(
+                told.permissions, both,
+                "round {round}: {written:?} and {:?}",
+                key.scopes
+            );
             let shown = house
                 .effective(viewer.token(), PrincipalKind::ApiKey, &key.id)
                 .await

@@ -116,7 +116,10 @@ async fn keys_are_listed_newest_first_and_those_that_ended_only_when_asked() {
     assert_eq!(house.listed(ada.token(), "", false).await, ids);
     house.revoke_key(ada.token(), &ids[0]).await.unwrap();
     house
-        .sql(&format!("update api_keys set expires_at = now() where id = '{}'", ids[3]))
+        .sql(&format!(
+            "update api_keys set expires_at = now() where id = '{}'",
+            ids[3]
+        ))
         .await;
     assert_eq!(house.listed(ada.token(), "", true).await, ids);
     let standing = [1, 2, 4, 5].map(|at: usize| ids[at].clone());
@@ -158,9 +161,10 @@ async fn a_revoked_key_is_over_at_every_gate_that_has_just_let_it_in() {
     // Another process, with a gate and a memory of its own.
     let env = Env::of(house.served.env.clone());
     let other = kit::service::start(identity::SERVICE, env).await.ok().unwrap();
-    let channel = Endpoint::from_shared(format!("http://{}", other.grpc)).unwrap().connect_lazy();
-    let mut there =
-        OrganizationServiceClient::new(InterceptedService::new(channel, Bearer::new(&made.secret)));
+    let channel = Endpoint::from_shared(format!("http://{}", other.grpc))
+        .unwrap()
+        .connect_lazy();
+    let mut there = OrganizationServiceClient::new(InterceptedService::new(channel, Bearer::new(&made.secret)));
     let mut there = async || there.list_members(ListMembersRequest::default()).await;
     eventually("the other lets the key in", async || there().await.is_ok()).await;
     house.lists_members(&made.secret).await.unwrap();
@@ -191,10 +195,7 @@ async fn a_revoked_key_is_over_at_every_gate_that_has_just_let_it_in() {
 async fn a_key_that_has_ended_stays_as_it_ended() {
     let house = House::open().await;
     let (ada, eve) = (house.person("ada").await, house.person("eve").await);
-    let made = house
-        .key(ada.token(), &["identity.api_key.write"])
-        .await
-        .unwrap();
+    let made = house.key(ada.token(), &["identity.api_key.write"]).await.unwrap();
     let id = made.api_key.unwrap().id;
     assert_eq!(reason(house.revoke_key(eve.token(), &id).await), "RESOURCE_NOT_FOUND");
     // It may end itself.
@@ -204,7 +205,9 @@ async fn a_key_that_has_ended_stays_as_it_ended() {
     let expired = house.key(ada.token(), &["designs.*.read"]).await.unwrap();
     let expired = expired.api_key.unwrap().id;
     house
-        .sql(&format!("update api_keys set expires_at = now() where id = '{expired}'"))
+        .sql(&format!(
+            "update api_keys set expires_at = now() where id = '{expired}'"
+        ))
         .await;
     let answer = house.revoke_key(ada.token(), &expired).await.unwrap();
     assert_eq!(answer.revoked_at, None);

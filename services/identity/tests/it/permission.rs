@@ -38,7 +38,12 @@ impl House {
             principal_id: id.to_owned(),
             permissions: permissions.iter().map(|&permission| permission.to_owned()).collect(),
         };
-        let checks = self.roles(credential).check_permission(request).await?.into_inner().checks;
+        let checks = self
+            .roles(credential)
+            .check_permission(request)
+            .await?
+            .into_inner()
+            .checks;
         let asked: Vec<&str> = checks.iter().map(|check| check.permission.as_str()).collect();
         assert_eq!(asked, permissions);
         Ok(checks.iter().map(|check| check.allowed).collect())
@@ -71,7 +76,10 @@ async fn every_permission_is_listed_with_the_methods_that_ask_for_it() {
     let names: Vec<&str> = seen.iter().map(|permission| permission.name.as_str()).collect();
     assert_eq!((names.as_slice(), pages), (PERMISSIONS, PERMISSIONS.len().div_ceil(7)));
     let asked: usize = seen.iter().map(|permission| permission.methods.len()).sum();
-    assert_eq!(asked, METHODS.iter().filter(|method| !method.permission.is_empty()).count());
+    assert_eq!(
+        asked,
+        METHODS.iter().filter(|method| !method.permission.is_empty()).count()
+    );
     let roles = seen.iter().find(|permission| permission.name == "identity.role.read");
     assert_eq!(
         roles.unwrap().methods,
@@ -122,7 +130,10 @@ async fn everybody_may_ask_what_they_may_do() {
         // The same about oneself by name, and when somebody else asks.
         for token in [person.token(), ada.token()] {
             let other = house.effective(token, PrincipalKind::User, &person.user).await.unwrap();
-            assert_eq!((other.role, other.permissions), (own.role.clone(), own.permissions.clone()));
+            assert_eq!(
+                (other.role, other.permissions),
+                (own.role.clone(), own.permissions.clone())
+            );
         }
     }
 }
@@ -195,7 +206,9 @@ async fn questions_that_are_none_are_told_all_that_is_wrong() {
         violations(&refused.unwrap_err()),
         ["permissions[0]", "permissions[1]", "principal_id"]
     );
-    let refused = house.check(ada.token(), PrincipalKind::Unspecified, &ada.user, &[]).await;
+    let refused = house
+        .check(ada.token(), PrincipalKind::Unspecified, &ada.user, &[])
+        .await;
     assert_eq!(violations(&refused.unwrap_err()), ["permissions", "principal_kind"]);
     let many = vec!["designs.design.read"; 201];
     let refused = house.check(ada.token(), PrincipalKind::Unspecified, "", &many).await;

@@ -103,7 +103,10 @@ async fn a_role_is_made_read_changed_and_deleted() {
         .await
         .unwrap();
     assert_eq!(made.permissions, ["audit.audit_log.read", "designs.*.read"]);
-    assert_eq!((made.description.as_str(), made.system), ("what archivist may do", false));
+    assert_eq!(
+        (made.description.as_str(), made.system),
+        ("what archivist may do", false)
+    );
     assert_eq!(house.get_role(ada.token(), &made.id).await.unwrap(), made);
 
     let request = UpdateRoleRequest {
@@ -117,7 +120,11 @@ async fn a_role_is_made_read_changed_and_deleted() {
     let answer = house.roles(ada.token()).update_role(request).await.unwrap();
     let changed = answer.into_inner().role.unwrap();
     assert_eq!(
-        (changed.name.as_str(), changed.description.as_str(), &changed.permissions),
+        (
+            changed.name.as_str(),
+            changed.description.as_str(),
+            &changed.permissions
+        ),
         ("keeper", "", &vec!["designs.*.*".to_owned()])
     );
     assert!(changed.etag != made.etag && changed.created_at == made.created_at);
@@ -345,10 +352,7 @@ async fn nobody_makes_changes_or_deletes_a_role_beyond_what_they_hold() {
         reason(house.update_role(admin.token(), &strong, &[]).await),
         "ESCALATION"
     );
-    assert_eq!(
-        reason(house.delete_role(admin.token(), &strong.id).await),
-        "ESCALATION"
-    );
+    assert_eq!(reason(house.delete_role(admin.token(), &strong.id).await), "ESCALATION");
     house
         .update_role(admin.token(), &modest, &["designs.*.*"])
         .await
@@ -443,7 +447,10 @@ async fn a_role_that_is_being_given_is_not_deleted() {
     })
     .await;
     point.release();
-    assert_eq!(giving.await.unwrap().unwrap().into_inner().member.unwrap().role, "archivist");
+    assert_eq!(
+        giving.await.unwrap().unwrap().into_inner().member.unwrap().role,
+        "archivist"
+    );
     assert_eq!(reason(deleting.await.unwrap()), "ROLE_IN_USE");
 }
 
@@ -546,7 +553,16 @@ async fn roles_are_listed_by_name_and_page_by_page() {
     let names: Vec<&str> = seen.iter().map(|role| role.name.as_str()).collect();
     assert_eq!(
         names,
-        ["admin", "baker", "editor", "miner", "operator", "owner", "viewer", "zookeeper"]
+        [
+            "admin",
+            "baker",
+            "editor",
+            "miner",
+            "operator",
+            "owner",
+            "viewer",
+            "zookeeper"
+        ]
     );
     for role in &seen {
         assert_eq!(&house.get_role(ada.token(), &role.id).await.unwrap(), role);
@@ -567,7 +583,9 @@ async fn the_lists_of_roles_keys_and_service_accounts_are_found_by_their_indexes
     let cases = [
         (
             "roles_name_key",
-            format!("select id from roles where org_id = any(array['{org}']::uuid[]) and name >= 'a' order by name, id limit 51"),
+            format!(
+                "select id from roles where org_id = any(array['{org}']::uuid[]) and name >= 'a' order by name, id limit 51"
+            ),
         ),
         (
             "service_accounts_name_key",
@@ -575,17 +593,26 @@ async fn the_lists_of_roles_keys_and_service_accounts_are_found_by_their_indexes
         ),
         (
             "service_accounts_role_idx",
-            format!("select count(*) from service_accounts where org_id = '{org}' and role_org_id = '{org}' and role_id = '{org}'"),
+            format!(
+                "select count(*) from service_accounts where org_id = '{org}' and role_org_id = '{org}' and role_id = '{org}'"
+            ),
         ),
         (
             "invitations_role_idx",
-            format!("select count(*) from invitations where org_id = '{org}' and role_org_id = '{org}' and role_id = '{org}'"),
+            format!(
+                "select count(*) from invitations where org_id = '{org}' and role_org_id = '{org}' and role_id = '{org}'"
+            ),
         ),
         (
             "organization_members_role_idx",
-            format!("select count(*) from organization_members where org_id = '{org}' and role_org_id = '{org}' and role_id = '{org}'"),
+            format!(
+                "select count(*) from organization_members where org_id = '{org}' and role_org_id = '{org}' and role_id = '{org}'"
+            ),
         ),
-        ("api_keys_created_at_idx", format!("{keys} and created_at <= now() {newest}")),
+        (
+            "api_keys_created_at_idx",
+            format!("{keys} and created_at <= now() {newest}"),
+        ),
         (
             "api_keys_standing_idx",
             format!("{keys} and revoked_at is null and created_at <= now() {newest}"),

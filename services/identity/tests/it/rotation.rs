@@ -61,7 +61,10 @@ async fn a_rotated_key_works_on_for_the_overlap_and_its_successor_at_once() {
     let shown = house.get_key(ada.token(), &key.id).await.unwrap();
     assert_eq!(shown.expires_at, new.old_expires_at);
     house
-        .sql(&format!("update api_keys set expires_at = now() where id = '{}'", key.id))
+        .sql(&format!(
+            "update api_keys set expires_at = now() where id = '{}'",
+            key.id
+        ))
         .await;
     let exchange = ExchangeApiKeyRequest { api_key: old.secret };
     assert_eq!(
@@ -107,7 +110,12 @@ async fn no_overlap_lengthens_a_life() {
         expires_at: Some(soon.into()),
         ..Default::default()
     };
-    let made = house.keys(ada.token()).create_api_key(request).await.unwrap().into_inner();
+    let made = house
+        .keys(ada.token())
+        .create_api_key(request)
+        .await
+        .unwrap()
+        .into_inner();
     let key = made.api_key.unwrap();
     let new = house.rotate(ada.token(), &key.id, Some(7 * DAY)).await.unwrap();
     assert_eq!(new.old_expires_at, key.expires_at);
@@ -132,9 +140,7 @@ async fn who_rotates_a_key_could_have_made_it() {
         .key_of(ada.token(), &account.id, &["designs.*.read"])
         .await
         .unwrap();
-    let refused = house
-        .rotate(admin.token(), &strong.api_key.unwrap().id, None)
-        .await;
+    let refused = house.rotate(admin.token(), &strong.api_key.unwrap().id, None).await;
     assert_eq!(reason(refused), "ESCALATION");
     let modest = modest.api_key.unwrap();
     let successor = house
@@ -148,7 +154,12 @@ async fn who_rotates_a_key_could_have_made_it() {
         (&account.id, &ada.user)
     );
     // Of a person: that person, and the person's keys.
-    let own = house.key(ada.token(), &["designs.*.read"]).await.unwrap().api_key.unwrap();
+    let own = house
+        .key(ada.token(), &["designs.*.read"])
+        .await
+        .unwrap()
+        .api_key
+        .unwrap();
     assert_eq!(reason(house.rotate(admin.token(), &own.id, None).await), "ESCALATION");
     let robot = house
         .key_of(ada.token(), &account.id, &["designs.*.read", "identity.api_key.write"])
@@ -182,7 +193,12 @@ async fn a_key_that_rotates_keys_is_not_outlived_by_their_successors() {
         expires_at: Some(soon.into()),
         ..Default::default()
     };
-    let short = house.keys(ada.token()).create_api_key(request).await.unwrap().into_inner();
+    let short = house
+        .keys(ada.token())
+        .create_api_key(request)
+        .await
+        .unwrap()
+        .into_inner();
     let long = house
         .key(ada.token(), &["identity.api_key.write"])
         .await
@@ -190,17 +206,19 @@ async fn a_key_that_rotates_keys_is_not_outlived_by_their_successors() {
         .api_key
         .unwrap();
     let successor = house.rotate(&short.secret, &long.id, None).await.unwrap();
-    assert_eq!(
-        successor.api_key.unwrap().expires_at,
-        short.api_key.unwrap().expires_at
-    );
+    assert_eq!(successor.api_key.unwrap().expires_at, short.api_key.unwrap().expires_at);
 }
 
 #[tokio::test]
 async fn a_repeated_rotation_is_told_that_its_secret_was_shown() {
     let house = House::open().await;
     let ada = house.person("ada").await;
-    let key = house.key(ada.token(), &["designs.*.read"]).await.unwrap().api_key.unwrap();
+    let key = house
+        .key(ada.token(), &["designs.*.read"])
+        .await
+        .unwrap()
+        .api_key
+        .unwrap();
     let request = RotateApiKeyRequest {
         api_key_id: key.id,
         overlap: None,
