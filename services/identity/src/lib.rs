@@ -6,6 +6,7 @@
 mod authority;
 mod forgetting;
 mod issuer;
+mod mail;
 mod model;
 mod password;
 mod platform;
@@ -41,6 +42,7 @@ use kit::{
 use crate::{
     authority::{Keeper, LocalAuthority},
     issuer::Issuer,
+    mail::{Mailer, Post, Settings},
     password::Passwords,
     platform::Admins,
     rpc::Identity,
@@ -66,7 +68,8 @@ static SLICE: Slice = Slice {
 /// The identity service.
 ///
 /// Reads `BOARD3_ROOT_KEY` (Ed25519 seed of the key that vouches for the signing keys), `BOARD3_SIGNING_KEY_LEAD_SECONDS`
-/// (how long verifiers have to learn of a new one), `PASSWORD_PEPPER`, `API_KEY_PEPPER` and
+/// (how long verifiers have to learn of a new one), `PASSWORD_PEPPER`, `API_KEY_PEPPER`, `BOARD3_MAIL`
+/// (where e-mail goes), `BOARD3_MAIL_FROM` and
 /// `BOARD3_PLATFORM_ADMINS` (optional: e-mail addresses of the accounts that own the platform's organization, with commas).
 pub const SERVICE: Service = Service {
     slice: &SLICE,
@@ -88,6 +91,7 @@ fn configure(env: &mut Env) -> Option<Build> {
     let passwords = pepper(env, "PASSWORD_PEPPER");
     let api_keys = pepper(env, "API_KEY_PEPPER");
     let admins = Admins::read(env);
+    let mail = Settings::read(env);
     let secrets = Secrets {
         root: root?,
         lead: Duration::from_secs(lead?),
@@ -95,7 +99,8 @@ fn configure(env: &mut Env) -> Option<Build> {
         api_keys: api_keys?,
         admins: admins?,
     };
-    Some(Box::new(move |kit| Box::pin(build(kit, secrets))))
+    let mail = mail?;
+    Some(Box::new(move |kit| Box::pin(build(kit, secrets, mail))))
 }
 
 fn pepper(env: &mut Env, name: &str) -> Option<Pepper> {
@@ -118,7 +123,7 @@ fn root(env: &mut Env) -> Option<SigningKey> {
     Some(root)
 }
 
-async fn build(kit: Kit, secrets: Secrets) -> kit::Result<Parts> {
+async fn build(kit: Kit, secrets: Secrets, mail: Settings) -> kit::Result<Parts> {
     let keys = Arc::new(SigningKeys::new(&kit, secrets.root, secrets.lead));
     let keeper = Arc::new(Keeper {
         db: kit.db.clone(),
@@ -141,11 +146,14 @@ async fn build(kit: Kit, secrets: Secrets) -> kit::Result<Parts> {
             vec![(String::new(), made.load(Ordering::Relaxed) as f64)]
         });
     let limiter = Limiter::new(kit.redis.clone());
+    let post = Post::new(kit.ring.clone(), limiter.clone(), kit.config.rate_scale);
+    let mailer = Mailer::new(kit.clone(), mail, post.bell());
     let identity = Arc::new(Identity {
         db: kit.db,
         users: Cache::new(kit.redis.clone(), "identity.user.v2"),
         throttle: Throttle::new(limiter.clone(), kit.ring.clone(), kit.config.rate_scale),
         limiter,
+        post,
         guesses: Limit {
             per_minute: guesses,
             burst: guesses,
@@ -166,6 +174,7 @@ async fn build(kit: Kit, secrets: Secrets) -> kit::Result<Parts> {
         .work(keys.keep())
         .work(settle)
         .work(forget)
+        .work(mailer.run())
         .serve(server!(AuthServiceServer))
         .serve(server!(SessionServiceServer))
         .serve(server!(UserServiceServer))

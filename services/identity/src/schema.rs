@@ -12,6 +12,7 @@ diesel::table! {
         version -> Int8,
         last_org_id -> Nullable<Uuid>,
         created_at -> Timestamptz,
+        verified_at -> Timestamptz,
         suspended_at -> Nullable<Timestamptz>,
         deleted_at -> Nullable<Timestamptz>,
         former_org_ids -> Array<Uuid>,
@@ -164,6 +165,42 @@ diesel::table! {
     signing_key_set (whole) {
         whole -> Bool,
         version -> Int8,
+    }
+}
+
+diesel::table! {
+    outbound_messages (id) {
+        id -> Uuid,
+        kind -> Text,
+        content -> Nullable<Bytea>,
+        attempts -> Int4,
+        next_attempt_at -> Timestamptz,
+        created_at -> Timestamptz,
+        sent_at -> Nullable<Timestamptz>,
+        given_up_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    sign_ups (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        address_hash -> Bytea,
+        token_hash -> Bytea,
+        content -> Bytea,
+        created_at -> Timestamptz,
+        expires_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    password_resets (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        user_id -> Nullable<Uuid>,
+        token_hash -> Bytea,
+        created_at -> Timestamptz,
+        expires_at -> Timestamptz,
     }
 }
 

@@ -63,8 +63,22 @@ pub struct Limit {
     pub burst: u32,
 }
 
-impl Limit {
+/// So many calls an hour, of which all may come at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HourlyLimit(
+    /// Calls an hour in the long run, and at once after a long silence; 0 is taken for 1.
+    pub u32,
+);
+
+/// How fast calls may follow each other.
+pub trait Pace: Copy + Send + Sync {
     /// Microseconds between two calls, rounded so that the limit is never exceeded.
+    fn interval(self) -> i64;
+    /// Calls at once after a long silence.
+    fn burst(self) -> i64;
+}
+
+impl Pace for Limit {
     fn interval(self) -> i64 {
         60_000_000_i64.div_euclid(i64::from(self.per_minute.max(1)))
             + i64::from(60_000_000 % self.per_minute.max(1) != 0)
@@ -72,6 +86,17 @@ impl Limit {
 
     fn burst(self) -> i64 {
         i64::from(self.burst.max(1))
+    }
+}
+
+impl Pace for HourlyLimit {
+    fn interval(self) -> i64 {
+        let calls = i64::from(self.0.max(1));
+        3_600_000_000_i64.div_euclid(calls) + i64::from(3_600_000_000 % calls != 0)
+    }
+
+    fn burst(self) -> i64 {
+        i64::from(self.0.max(1))
     }
 }
 
@@ -134,18 +159,18 @@ impl Limiter {
     /// text: hash what identifies somebody.
     ///
     /// The switch `rate.local` takes the process's own count away, for tests.
-    pub async fn check(&self, limits: &[(String, Limit)]) -> Decision {
+    pub async fn check<P: Pace>(&self, limits: &[(String, P)]) -> Decision {
         self.run(limits, 0, 1).await
     }
 
     /// Gives back what an allowed call took, as after a login that succeeded.
-    pub async fn refund(&self, limits: &[(String, Limit)]) {
+    pub async fn refund<P: Pace>(&self, limits: &[(String, P)]) {
         self.run(limits, 0, -1).await;
     }
 
     /// As [`Limiter::check`] at a given moment, for tests: microseconds since 1970, not 0.
     #[doc(hidden)]
-    pub async fn check_at(&self, limits: &[(String, Limit)], now_micros: i64) -> Decision {
+    pub async fn check_at<P: Pace>(&self, limits: &[(String, P)], now_micros: i64) -> Decision {
         self.run(limits, now_micros, 1).await
     }
 
@@ -155,7 +180,7 @@ impl Limiter {
         self.0.local_checks.load(Ordering::Relaxed)
     }
 
-    async fn run(&self, limits: &[(String, Limit)], now: i64, sign: i64) -> Decision {
+    async fn run<P: Pace>(&self, limits: &[(String, P)], now: i64, sign: i64) -> Decision {
         if limits.is_empty() {
             return Decision::new(true, i64::from(u32::MAX), 0);
         }
@@ -188,7 +213,7 @@ impl Limiter {
     }
 
     /// What this process alone says.
-    fn locally(&self, limits: &[(String, Limit)], now: i64, sign: i64) -> Decision {
+    fn locally<P: Pace>(&self, limits: &[(String, P)], now: i64, sign: i64) -> Decision {
         let now = if now == 0 { micros_since_1970() } else { now };
         let mut local = self.0.local.lock().unwrap_or_else(PoisonError::into_inner);
         gcra(&mut local, limits, now, sign)
@@ -201,7 +226,7 @@ fn micros_since_1970() -> i64 {
 }
 
 /// What the script does, in this process: line by line the same.
-fn gcra(tats: &mut LruCache<String, i64>, limits: &[(String, Limit)], now: i64, sign: i64) -> Decision {
+fn gcra<P: Pace>(tats: &mut LruCache<String, i64>, limits: &[(String, P)], now: i64, sign: i64) -> Decision {
     let mut next = Vec::with_capacity(limits.len());
     let (mut remaining, mut wait) = (i64::MAX, 0);
     for (name, limit) in limits {
@@ -299,6 +324,15 @@ mod tests {
                 "{per_minute}: {allowed} of {most}"
             );
         }
+    }
+
+    #[test]
+    fn an_hourly_limit_gives_one_call_back_per_part_of_an_hour() {
+        let mut tats = LruCache::new(LOCAL_KEYS);
+        let limits = [("a".to_owned(), HourlyLimit(3))];
+        let mut at = |minutes: i64| gcra(&mut tats, &limits, START + minutes * 60_000_000, 1).allowed;
+        assert_eq!([at(0), at(0), at(0), at(0), at(19)], [true, true, true, false, false]);
+        assert_eq!([at(20), at(20), at(39), at(40)], [true, false, false, true]);
     }
 
     #[test]

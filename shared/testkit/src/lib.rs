@@ -4,6 +4,7 @@
 
 pub mod database;
 pub mod guard;
+pub mod mail;
 pub mod office;
 pub mod render;
 pub mod serve;

@@ -21,6 +21,7 @@ use uuid::Uuid;
 pub use crate::office::Office;
 use crate::{
     Database, Role, database,
+    mail::Mail,
     office::{ROOT_SEED, root_key, service_key, service_seed},
     servers,
 };
@@ -58,6 +59,7 @@ pub struct Served {
     pub office: Office,
     /// The service's environment, to start another replica.
     pub env: Vec<(String, String)>,
+    mail: Mail,
 }
 
 /// Starts a service with its own database and waits until it is ready.
@@ -69,6 +71,7 @@ pub async fn serve(service: Service) -> Served {
 pub async fn serve_with(service: Service, more: &[(&str, &str)]) -> Served {
     let office = Office::open().await;
     let database = database(&[service.slice]).await;
+    let mail = Mail::new().await;
     let seed = |byte: u8| hex(&[byte; 32]);
     let slice = service.slice.name;
     let peer_keys = SLICES.map(|(name, _, _)| format!("{name}={}", service_key(name).public_key()));
@@ -90,6 +93,7 @@ pub async fn serve_with(service: Service, more: &[(&str, &str)]) -> Served {
         ("TERRAFORM_STATE_ENCRYPTION_KEY", seed(6)),
         ("BOARD3_TERRAFORM_LISTEN", "127.0.0.1:0".to_owned()),
         ("BOARD3_RATE_SCALE", "1000".to_owned()),
+        ("BOARD3_MAIL", format!("file:{}", mail.path().display())),
         (
             "BOARD3_LOG",
             std::env::var("BOARD3_LOG").unwrap_or_else(|_| "warn".to_owned()),
@@ -114,12 +118,18 @@ pub async fn serve_with(service: Service, more: &[(&str, &str)]) -> Served {
         database,
         office,
         env,
+        mail,
     };
     served.ready().await;
     served
 }
 
 impl Served {
+    /// The messages that it has sent.
+    pub fn mail(&self) -> &Mail {
+        &self.mail
+    }
+
     /// A channel without a credential.
     pub fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.running.grpc))

@@ -8,8 +8,7 @@ use diesel_derive_newtype::DieselNewType;
 use kit::{
     Error, Result, Violations,
     crypto::{KeyRing, base62},
-    db::About,
-    ids::{OrgId, UserId},
+    ids::UserId,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -138,6 +137,12 @@ impl Password {
         Some(Password(text.into()))
     }
 
+    /// Whether it is one of an account's own names.
+    pub(crate) fn is_one_of(&self, names: &[&str]) -> bool {
+        let folded = self.normalized().expose_secret().to_lowercase();
+        names.iter().any(|name| folded == *name)
+    }
+
     /// NFKC, so that one password typed on two keyboards is one password.
     pub(crate) fn normalized(&self) -> SecretString {
         self.0.expose_secret().nfkc().collect::<String>().into()
@@ -157,8 +162,6 @@ impl std::fmt::Debug for PasswordHash {
 /// Who signs up, and the organization that they found.
 #[derive(Debug)]
 pub(crate) struct NewAccount {
-    pub(crate) user: UserId,
-    pub(crate) org: OrgId,
     pub(crate) email: Email,
     pub(crate) username: Slug,
     pub(crate) password: Password,
@@ -167,13 +170,6 @@ pub(crate) struct NewAccount {
     pub(crate) organization_name: Name,
     /// None: made from the name.
     pub(crate) organization_slug: Option<Slug>,
-}
-
-impl About for NewAccount {
-    const TYPE: &'static str = "user";
-    fn id(&self) -> String {
-        self.user.to_string()
-    }
 }
 
 /// A user, without anything secret.

@@ -5,11 +5,14 @@
 mod account;
 mod clock;
 mod device;
+mod email_token;
 mod etag;
 mod invitation;
 mod key;
+mod mail;
 mod role;
 mod session;
+mod sign_up;
 mod signing_key;
 mod totp;
 mod user;
@@ -17,16 +20,17 @@ mod user;
 pub(crate) use account::{Email, Name, NewAccount, Password, PasswordHash, Profile, SealedProfile, Slug};
 pub(crate) use clock::now;
 pub(crate) use device::{DeviceId, DeviceToken};
+pub(crate) use email_token::{EmailToken, Purpose};
 pub(crate) use etag::Etag;
-pub(crate) use invitation::{
-    Invitation, InvitationId, InvitationToken, LIFETIME as INVITATION_LIFETIME, NewInvitation,
-};
+pub(crate) use invitation::{Invitation, InvitationId, LIFETIME as INVITATION_LIFETIME, NewInvitation};
 pub(crate) use key::{ApiKey, ApiKeyId, NewApiKey, NewServiceAccount, Owner, ServiceAccount, ServiceAccountId};
+pub(crate) use mail::{Content as MailContent, Letter, Mail, MailId};
 pub(crate) use role::{Description, Held, Holders, Member, Membership, Position, Role, RoleContent, RoleId};
 pub(crate) use session::{
     Family, GRACE as SESSION_GRACE, IDLE as SESSION_IDLE, LIFETIME as SESSION_LIFETIME, Presented, RefreshToken,
     Session, SessionId,
 };
+pub(crate) use sign_up::{PendingAccount, RESET_LIFETIME, ResetId, SIGN_UP_LIFETIME, SignUpId, Taken};
 pub(crate) use signing_key::{KeyState, SigningKey, Standing, Step};
 #[allow(unused_imports)]
 pub(crate) use totp::{Code, RecoveryCodes, TotpSecret};

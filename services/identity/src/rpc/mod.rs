@@ -23,7 +23,7 @@ use kit::{
     redis::Redis,
 };
 
-use crate::{authority::Keeper, password::Passwords, platform::Admins, throttle::Throttle};
+use crate::{authority::Keeper, mail::Post, password::Passwords, platform::Admins, throttle::Throttle};
 
 /// The gRPC services of identity.
 pub(crate) struct Identity {
@@ -36,6 +36,7 @@ pub(crate) struct Identity {
     pub(crate) limiter: Limiter,
     /// How often anybody may try to sign in.
     pub(crate) throttle: Throttle,
+    pub(crate) post: Post,
     /// How often anybody may guess at one account.
     pub(crate) guesses: Limit,
     pub(crate) admins: Admins,

@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use super::Identity;
 use crate::{
     issuer::Versions,
-    model::{Presented, RefreshToken, SESSION_IDLE, Session, SessionId, now},
+    model::{Letter, Mail, Presented, RefreshToken, SESSION_IDLE, Session, SessionId, now},
     store,
     wire::timestamp,
 };
@@ -87,6 +87,11 @@ impl Identity {
                 .ok_or_else(|| Error::internal("a kept successor cannot be opened"))?,
             Presented::Reused => {
                 revoke(tx, session.id).await?;
+                if let Some(owner) = store::user::find(tx, session.user_id).await? {
+                    let device = session.device.clone();
+                    let mail = Mail::new(owner.email, Letter::RefreshTokenReused { device });
+                    store::mail::enqueue(tx, &self.ring, &mail).await?;
+                }
                 return Ok(Refreshed::Ended(session));
             }
             Presented::Void => return Ok(Refreshed::Void),
@@ -168,6 +173,24 @@ async fn place(tx: &mut Tx, session: &Session) -> Result<Option<Option<OrgId>>> 
 
 fn gone() -> Error {
     Error::new(Reason::SessionRevoked, "the session has ended")
+}
+
+/// Ends all of a user's sessions but perhaps one, in every organization, tells everybody, and answers which they were.
+/// The transaction is in one of these organizations then.
+pub(super) async fn revoke_all(tx: &mut Tx, user: UserId, but: Option<SessionId>) -> Result<Vec<SessionId>> {
+    tx.enter(OrgId::PLATFORM, Principal::User(user)).await?;
+    let mut ended = Vec::new();
+    for (org, session) in store::session::list_unended(tx, user).await? {
+        if Some(session) == but {
+            continue;
+        }
+        if tx.org() != org {
+            tx.enter(org, Principal::User(user)).await?;
+        }
+        revoke(tx, session).await?;
+        ended.push(session);
+    }
+    Ok(ended)
 }
 
 /// Enters the organization for the user, and answers what a token of it carries.

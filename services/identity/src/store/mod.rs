@@ -3,12 +3,15 @@
 pub(crate) mod api_key;
 pub(crate) mod invitation;
 pub(crate) mod lookup;
+pub(crate) mod mail;
 pub(crate) mod member;
 pub(crate) mod organization;
 pub(crate) mod password;
+pub(crate) mod reset;
 pub(crate) mod role;
 pub(crate) mod service_account;
 pub(crate) mod session;
+pub(crate) mod sign_up;
 pub(crate) mod signing_key;
 pub(crate) mod suspension;
 pub(crate) mod totp;

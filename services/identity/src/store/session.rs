@@ -6,7 +6,12 @@ use diesel::{
     sql_types::{Bool, Nullable, Timestamptz},
 };
 use diesel_async::RunQueryDsl;
-use kit::{Result, db::Tx, failpoint, ids::UserId};
+use kit::{
+    Result,
+    db::Tx,
+    failpoint,
+    ids::{OrgId, UserId},
+};
 use time::OffsetDateTime;
 
 use crate::{
@@ -110,4 +115,14 @@ pub(crate) async fn revoke(tx: &mut Tx, id: SessionId) -> Result<bool> {
     .execute(tx)
     .await?;
     Ok(revoked == 1)
+}
+
+/// All sessions of the transaction's user that nobody has ended, in whatever organization.
+pub(crate) async fn list_unended(tx: &mut Tx, user: UserId) -> Result<Vec<(OrgId, SessionId)>> {
+    Ok(sessions::table
+        .filter(sessions::user_id.eq(user).and(sessions::revoked_at.is_null()))
+        .order((sessions::org_id, sessions::id))
+        .select((sessions::org_id, sessions::id))
+        .load(tx)
+        .await?)
 }

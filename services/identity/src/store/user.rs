@@ -17,7 +17,7 @@ use kit::{
 
 use super::taken;
 use crate::{
-    model::{Colleague, NewAccount, PasswordHash, Profile, ProfileChange},
+    model::{Colleague, PendingAccount, Profile, ProfileChange},
     schema::{organization_members, roles, sessions, users},
 };
 
@@ -29,16 +29,16 @@ diesel::define_sql_function! {
 /// Comes after every character that a name goes on with.
 const END: &str = "\u{10FFFF}";
 
-pub(crate) async fn insert(tx: &mut Tx, new: &NewAccount, password_hash: &PasswordHash) -> Result<()> {
+pub(crate) async fn insert(tx: &mut Tx, user: UserId, new: &PendingAccount) -> Result<()> {
     let unique = [("users_email_key", "email"), ("users_username_key", "username")];
     diesel::insert_into(users::table)
         .values((
-            users::id.eq(new.user),
+            users::id.eq(user),
             users::email.eq(&new.email),
             users::username.eq(&new.username),
             users::first_name.eq(&new.first_name),
             users::last_name.eq(&new.last_name),
-            users::password_hash.eq(password_hash),
+            users::password_hash.eq(new.password_hash()),
         ))
         .execute(tx)
         .await

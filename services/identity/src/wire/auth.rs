@@ -1,6 +1,6 @@
-//! Signing up, signing in, and what peers ask.
+//! Signing in, and what peers ask.
 
-use api::identity::v1::{CheckSessionRequest, GetPermissionSetRequest, LoginRequest, PrincipalKind, SignUpRequest};
+use api::identity::v1::{CheckSessionRequest, GetPermissionSetRequest, LoginRequest, PrincipalKind};
 use kit::{
     Error, Result, Violations,
     ids::{self, OrgId, Principal, UserId},
@@ -9,40 +9,7 @@ use secrecy::SecretString;
 use uuid::Uuid;
 
 use super::LONGEST_SECRET;
-use crate::model::{Email, Name, NewAccount, Password, SessionId, Slug};
-
-impl TryFrom<SignUpRequest> for NewAccount {
-    type Error = Error;
-
-    fn try_from(request: SignUpRequest) -> Result<Self> {
-        let mut violations = Violations::new();
-        let email = Email::parse("email", &request.email, &mut violations);
-        let username = Slug::parse("username", &request.username, &mut violations);
-        let own = [email.as_ref().map(Email::as_str), username.as_ref().map(Slug::as_str)];
-        let password = Password::choose("password", request.password, &own, &mut violations);
-        let first_name = Name::parse("first_name", &request.first_name, &mut violations);
-        let last_name = Name::parse("last_name", &request.last_name, &mut violations);
-        let organization_name = Name::parse("organization_name", &request.organization_name, &mut violations);
-        let organization_slug = match request.organization_slug.as_str() {
-            "" => None,
-            slug => Slug::parse("organization_slug", slug, &mut violations),
-        };
-        let account = (|| {
-            Some(NewAccount {
-                user: UserId::new(),
-                org: OrgId::new(),
-                email: email?,
-                username: username?,
-                password: password?,
-                first_name: first_name?,
-                last_name: last_name?,
-                organization_name: organization_name?,
-                organization_slug,
-            })
-        })();
-        violations.finish(account)
-    }
-}
+use crate::model::{Email, Password, SessionId};
 
 /// Longer texts are no codes of a second factor, however they are spaced.
 const LONGEST_CODE: usize = 64;

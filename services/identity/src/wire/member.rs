@@ -8,7 +8,7 @@ use kit::{
 };
 
 use super::timestamp;
-use crate::model::{Email, Held, InvitationId, InvitationToken, Member, Membership, NewInvitation, Profile, now};
+use crate::model::{Email, EmailToken, Held, InvitationId, Member, Membership, NewInvitation, Profile, Purpose, now};
 
 /// Another role for a member.
 #[derive(Debug)]
@@ -50,9 +50,9 @@ impl TryFrom<InviteMemberRequest> for NewInvitation {
 }
 
 /// The token of an invitation to accept; what is none of ours is answered like one that is not known.
-pub(crate) fn invitation_token(text: String) -> Result<InvitationToken> {
+pub(crate) fn invitation_token(text: String) -> Result<EmailToken> {
     let text = super::secret("token", text)?;
-    InvitationToken::parse(&text).ok_or_else(invitation_invalid)
+    EmailToken::parse(Purpose::Invitation, &text).ok_or_else(invitation_invalid)
 }
 
 /// One answer for all that is wrong with an invitation.

@@ -4,6 +4,7 @@ mod auth;
 mod key;
 mod member;
 mod role;
+mod sign_up;
 mod signing_key;
 mod user;
 
@@ -11,6 +12,7 @@ pub(crate) use auth::{Credentials, Question, SessionQuestion, api_key_text, refr
 pub(crate) use key::{KeysPage, RequestedKey, Rotation, api_key, api_key_id, service_account_id};
 pub(crate) use member::{NewRole, invitation_invalid, invitation_token, members_page, membership};
 pub(crate) use role::{PermissionQuestions, RoleChange, RoleDeletion, page_size, role, role_id, subject};
+pub(crate) use sign_up::{NewPassword, Verification, email_token_invalid};
 pub(crate) use signing_key::signing_key_id;
 pub(crate) use user::{Farewell, OwnChange, Search, Suspension, own_user, user_asked_for, user_to_reactivate};
 

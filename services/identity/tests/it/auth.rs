@@ -1,135 +1,13 @@
 //! Signing up, signing in, and what peers ask.
 
-use api::{
-    events::v1::{Outcome, event::Payload},
-    identity::v1::*,
-};
-use futures_util::future::join_all;
+use api::{events::v1::Outcome, identity::v1::*};
 use prost::Message;
 use tonic::Code;
 use uuid::Uuid;
 
-use crate::house::{House, PASSWORD, login, metadata, reason, reason_of, request_id, sign_up, violations};
+use crate::house::{House, PASSWORD, login, reason, reason_of, sign_up, violations};
 
 const PLATFORM: &str = "00000000-0000-7000-8000-000000000000";
-
-#[tokio::test]
-async fn signing_up_makes_a_user_an_organization_and_its_owner() {
-    let house = House::open().await;
-    let request = SignUpRequest {
-        email: "Ada@Example.com".to_owned(),
-        ..sign_up("ada")
-    };
-    let made = house.auth("").sign_up(request).await.unwrap().into_inner();
-    assert_eq!(made.organization_slug, "ada-inc");
-    let tokens = house.login("ADA@example.com").await;
-    let me = house
-        .users(&tokens.access_token)
-        .get_me(GetMeRequest {})
-        .await
-        .unwrap()
-        .into_inner();
-    let user = me.user.unwrap();
-    assert_eq!(
-        (user.id, user.email.as_str(), user.username.as_str()),
-        (made.user_id.clone(), "ada@example.com", "ada")
-    );
-    let [membership] = me.memberships.as_slice() else {
-        panic!("{:?}", me.memberships)
-    };
-    assert_eq!(
-        (&membership.organization_id, membership.role.as_str()),
-        (&made.organization_id, "owner")
-    );
-    assert_eq!(membership.permissions, api::policy::PERMISSIONS);
-    assert!(membership.current);
-
-    let [event] = &house.audited("identity.SignUp").await[..] else {
-        panic!("one event")
-    };
-    let (actor, resource) = (event.actor.clone().unwrap(), event.resource.clone().unwrap());
-    assert_eq!(
-        (event.organization_id.clone(), actor.id),
-        (made.organization_id.clone(), made.user_id.clone())
-    );
-    assert_eq!((resource.r#type.as_str(), resource.id), ("user", made.user_id.clone()));
-    let told = house.told().await;
-    let [(org, Payload::UserChanged(changed))] = told.as_slice() else {
-        panic!("{told:?}")
-    };
-    assert_eq!(
-        (org, &changed.user_id, changed.version),
-        (&made.organization_id, &made.user_id, 1)
-    );
-}
-
-#[tokio::test]
-async fn what_is_taken_is_told_by_its_field_and_leaves_nothing() {
-    let house = House::open().await;
-    house.person("ada").await;
-    let before = (
-        house.count("users").await,
-        house.count("organizations").await,
-        house.count("outbox").await,
-    );
-    let other = SignUpRequest {
-        organization_slug: "other".to_owned(),
-        ..sign_up("grace")
-    };
-    let cases = [
-        (
-            "email",
-            SignUpRequest {
-                email: "ADA@example.com".to_owned(),
-                ..other.clone()
-            },
-        ),
-        (
-            "username",
-            SignUpRequest {
-                username: "ada".to_owned(),
-                ..other.clone()
-            },
-        ),
-        (
-            "organization_slug",
-            SignUpRequest {
-                organization_slug: "ada-inc".to_owned(),
-                ..other
-            },
-        ),
-    ];
-    for (field, request) in cases {
-        let refused = house.auth("").sign_up(request).await.unwrap_err();
-        assert_eq!(
-            (reason_of(&refused).as_str(), refused.code()),
-            ("RESOURCE_EXISTS", Code::AlreadyExists)
-        );
-        assert_eq!(metadata(&refused, "field"), field);
-    }
-    let after = (
-        house.count("users").await,
-        house.count("organizations").await,
-        house.count("outbox").await,
-    );
-    assert_eq!(after, before);
-}
-
-#[tokio::test]
-async fn a_slug_made_from_the_name_gets_an_ending_when_taken() {
-    let house = House::open().await;
-    house.person("ada").await;
-    let request = SignUpRequest {
-        organization_name: "Ada Inc".to_owned(),
-        ..sign_up("grace")
-    };
-    let made = house.auth("").sign_up(request).await.unwrap().into_inner();
-    assert!(
-        made.organization_slug.starts_with("ada-inc-"),
-        "{}",
-        made.organization_slug
-    );
-}
 
 #[tokio::test]
 async fn every_violation_of_a_sign_up_is_told_at_once() {
@@ -167,34 +45,6 @@ async fn every_violation_of_a_sign_up_is_told_at_once() {
         violations(&refused.unwrap_err()),
         ["device", "email", "organization_id", "password"]
     );
-}
-
-#[tokio::test]
-async fn a_repeated_sign_up_has_one_effect_and_one_answer() {
-    let house = House::open().await;
-    let request = SignUpRequest {
-        request_id: request_id(),
-        ..sign_up("ada")
-    };
-    let twins = join_all((0..4).map(|_| {
-        let (mut client, request) = (house.auth(""), request.clone());
-        async move { client.sign_up(request).await.unwrap().into_inner() }
-    }));
-    let answers = twins.await;
-    assert!(answers.iter().all(|answer| *answer == answers[0]));
-    assert_eq!(
-        house.auth("").sign_up(request.clone()).await.unwrap().into_inner(),
-        answers[0]
-    );
-    assert_eq!(
-        (house.count("users").await, house.audited("identity.SignUp").await.len()),
-        (1, 1)
-    );
-    let other = SignUpRequest {
-        first_name: "Else".to_owned(),
-        ..request
-    };
-    assert_eq!(reason(house.auth("").sign_up(other).await), "REQUEST_ID_REUSED");
 }
 
 #[tokio::test]

@@ -55,6 +55,7 @@ pub(crate) fn login(email: &str, password: &str) -> LoginRequest {
         password: password.to_owned(),
         organization_id: String::new(),
         device: "test".to_owned(),
+        ..Default::default()
     }
 }
 
@@ -98,9 +99,21 @@ impl House {
         answer.into_inner().tokens.unwrap()
     }
 
+    /// Signs up, and gives the token from the message back.
+    pub(crate) async fn sign_up(&self, request: SignUpRequest) -> Result<VerifyEmailResponse, Status> {
+        let email = request.email.to_lowercase();
+        self.auth("").sign_up(request).await?;
+        let letter = self.served.mail().wait(&email, "Confirm").await;
+        let request = VerifyEmailRequest {
+            token: letter.token().to_owned(),
+            ..Default::default()
+        };
+        Ok(self.auth("").verify_email(request).await?.into_inner())
+    }
+
     /// A new user in an organization of their own.
     pub(crate) async fn person(&self, name: &str) -> Person {
-        let made = self.auth("").sign_up(sign_up(name)).await.unwrap().into_inner();
+        let made = self.sign_up(sign_up(name)).await.unwrap();
         let email = format!("{name}@example.com");
         let tokens = self.login(&email).await;
         assert_eq!(tokens.organization_id, made.organization_id);
@@ -275,7 +288,7 @@ pub(crate) fn violations(status: &Status) -> Vec<String> {
     fields
 }
 
-/// Asks until it holds, at most 5 s.
+/// Asks until it holds, at most 20 s.
 pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let asked = async {
         while !holds().await {

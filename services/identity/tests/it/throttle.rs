@@ -164,7 +164,7 @@ async fn a_flood_from_many_networks_keeps_strangers_out_and_lets_a_known_device_
     // It goes on, from more networks than there are.
     let redis = &server.kit.redis;
     let all = redis.key(["rate", "login:account:*"]);
-    assert_eq!(redis.eval::<i64>(&EMPTY, &[], [all]).await.unwrap(), 1);
+    assert_eq!(redis.eval::<i64>(&EMPTY, &[], &[all]).await.unwrap(), 1);
     let stranger = try_login(from(server, 200, 1), right.clone()).await.unwrap_err();
     assert_eq!(reason_of(&stranger), "RATE_LIMITED");
     assert!(
@@ -208,7 +208,7 @@ async fn a_device_is_known_to_one_account_and_by_one_password() {
         assert!(wrong.is_err());
     }
     let all = redis.key(["rate", "login:account-network:*"]);
-    assert!(redis.eval::<i64>(&EMPTY, &[], [all]).await.unwrap() >= 1);
+    assert!(redis.eval::<i64>(&EMPTY, &[], &[all]).await.unwrap() >= 1);
     let with = |device_token: &str| LoginRequest {
         device_token: device_token.to_owned(),
         ..login(&ada.email, PASSWORD)
@@ -295,7 +295,7 @@ async fn a_refused_login_tells_nothing_about_the_account() {
         }
         assert_eq!(hashes(server) - before, 3, "{state}");
         let all = server.kit.redis.key(["rate", "login:account-network:*"]);
-        assert!(server.kit.redis.eval::<i64>(&EMPTY, &[], [all]).await.unwrap() >= 1);
+        assert!(server.kit.redis.eval::<i64>(&EMPTY, &[], &[all]).await.unwrap() >= 1);
         answers.push(try_login(from(server, network, 1), login.clone()).await);
         assert_eq!(hashes(server) - before, 3, "{state}");
         let answers: Vec<_> = answers.iter().map(told).collect();

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use crate::rpc::Identity;
 use crate::{
-    model::{InvitationToken, NewInvitation},
+    model::{EmailToken, InvitationId, NewInvitation, Purpose},
     rpc::grants::{find_role, tell_permissions_changed},
     store,
     wire::{self, invitation_invalid, timestamp},
@@ -32,7 +32,7 @@ pub(super) async fn invite_member(
         let role = find_role(tx, &new.role).await?;
         let caller = store::role::held(tx, scope.principal()).await?;
         caller.may_give(&store::role::held_by_role(tx, role.org_id, role.id).await?)?;
-        let token = InvitationToken::new(new.id);
+        let token = EmailToken::new(Purpose::Invitation, new.id.0);
         store::invitation::insert(tx, &new, &role, &token.hash(&identity.ring)).await?;
         tx.about(&new.id);
         Ok(InviteMemberResponse {
@@ -64,17 +64,16 @@ pub(super) async fn accept_invitation(
 ) -> Result<Response<AcceptInvitationResponse>, Status> {
     let (scope, request): (UserScope, _) = admitted(request)?;
     let token = wire::invitation_token(request.token)?;
+    let id = InvitationId(token.id());
     let answer = identity.db.write(&scope, async |tx| {
         let user = scope.user();
-        let org = store::lookup::invitation_org(tx, token.id())
+        let org = store::lookup::invitation_org(tx, id)
             .await?
             .ok_or_else(invitation_invalid)?;
         tx.enter(org, Principal::User(user)).await?;
         // The organization first, as everywhere: nobody's role changes between the check and the commit.
         store::organization::lock(tx).await?;
-        let invitation = store::invitation::lock(tx, token.id())
-            .await?
-            .ok_or_else(invitation_invalid)?;
+        let invitation = store::invitation::lock(tx, id).await?.ok_or_else(invitation_invalid)?;
         let profile = store::user::find(tx, user).await?.ok_or_else(invitation_invalid)?;
         let genuine = token.matches(&identity.ring, &invitation.token_hash);
         if !genuine || !invitation.open || invitation.email != profile.email {

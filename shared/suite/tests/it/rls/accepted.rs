@@ -251,6 +251,7 @@ pub(crate) const DEFINERS: &[&str] = &[
     "identity.anonymize_accounts",
     "identity.account_by_email",
     "identity.own_password",
+    "identity.sign_up_state",
     "designs.search_templates",
     "pipelines.job_by_credential",
     "pipelines.expired_leases",
@@ -268,4 +269,5 @@ pub(crate) const APP_RIGHTS: &[(&str, &str)] = &[
     ("recovery_codes", "SELECT"),
     ("recovery_codes", "INSERT"),
     ("recovery_codes", "DELETE"),
+    ("outbound_messages", "INSERT"),
 ];
