@@ -3,6 +3,7 @@
 //!
 //! Each rule is a function from what is read to what is wrong, and is itself shown to refuse.
 
+mod asvs;
 mod protos;
 
 use std::{
