@@ -54,6 +54,7 @@ fn wrong(slice: &str, port: u16) -> Wrong {
         wrong.told.extend([
             "PASSWORD_PEPPER must be",
             "API_KEY_PEPPER is not set",
+            "BOARD3_MAIL is not set",
             "BOARD3_ROOT_KEY must be 64 hex digits (32 bytes), has 4 characters",
         ]);
         wrong.secrets.push(pepper);
