@@ -44,15 +44,24 @@ const LOGGING: [(&str, u32, &[u32]); 5] = [
 
 /// The cells of the lines that begin with a requirement's number.
 fn lines(text: &str) -> Vec<Vec<&str>> {
-    let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    let rows = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
     let cells = rows.map(|row| row.split(" | ").collect::<Vec<_>>());
-    cells.filter(|cells| cells[0].starts_with(|c: char| c.is_ascii_digit())).collect()
+    cells
+        .filter(|cells| cells[0].starts_with(|c: char| c.is_ascii_digit()))
+        .collect()
 }
 
 /// What stands between backticks and has the look of a test.
 fn named(text: &str) -> impl Iterator<Item = &str> {
     let quoted = text.split('`').skip(1).step_by(2);
-    quoted.filter(|name| name.matches('_').count() > 2 && name.chars().all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c)))
+    quoted.filter(|name| {
+        name.matches('_').count() > 2
+            && name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || "_0123456789".contains(c))
+    })
 }
 
 #[test]
@@ -74,7 +83,11 @@ fn every_requirement_of_asvs_is_answered_and_every_test_that_it_names_exists() {
     let tests: BTreeSet<&str> = sources
         .iter()
         .flat_map(|(_, text)| text.lines())
-        .filter_map(|line| line.trim_start().strip_prefix("async fn ").or(line.trim_start().strip_prefix("fn ")))
+        .filter_map(|line| {
+            line.trim_start()
+                .strip_prefix("async fn ")
+                .or(line.trim_start().strip_prefix("fn "))
+        })
         .filter_map(|rest| rest.split_once('('))
         .map(|(name, _)| name)
         .collect();
@@ -84,8 +97,15 @@ fn every_requirement_of_asvs_is_answered_and_every_test_that_it_names_exists() {
             panic!("{cells:?} are not four")
         };
         assert!(["1", "2"].contains(level) && !what.is_empty(), "{number}");
-        assert!(how.contains('`') || how.ends_with('.'), "{number} is answered by nothing: {how}");
-        missing.extend(named(how).filter(|name| !tests.contains(name)).map(|name| format!("{number}: {name}")));
+        assert!(
+            how.contains('`') || how.ends_with('.'),
+            "{number} is answered by nothing: {how}"
+        );
+        missing.extend(
+            named(how)
+                .filter(|name| !tests.contains(name))
+                .map(|name| format!("{number}: {name}")),
+        );
     }
     assert!(missing.is_empty(), "these tests are not there: {missing:#?}");
 }

@@ -251,7 +251,9 @@ impl Met<'_> {
     async fn possessions(&mut self) {
         let table = self.table.full();
         let select = format!("select 1 from {table}");
-        let mine = self.count(&format!("{select} where user_id = '{}'", self.user(ADA))).await;
+        let mine = self
+            .count(&format!("{select} where user_id = '{}'", self.user(ADA)))
+            .await;
         let updates = self.may("UPDATE").await;
         for (who, org, user, met) in [
             ("as none", None, None, 0),
