@@ -33,3 +33,17 @@ async fn without_the_organizations_lock_two_owners_demote_each_other() {
     assert!(passes_without("nothing", test).await);
     assert!(!passes_without("identity.organization_lock", test).await);
 }
+
+#[tokio::test]
+async fn without_the_factors_lock_a_code_works_twice_at_once() {
+    let test = "totp::a_code_presented_twice_at_once_works_once";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.second_factor_lock", test).await);
+}
+
+#[tokio::test]
+async fn without_the_last_codes_step_a_code_works_again() {
+    let test = "totp::a_code_works_once";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.second_factor_step", test).await);
+}
