@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use tonic::Status;
 
-use crate::house::{House, PASSWORD, Person, eventually, metadata, reason, reason_of, violations};
+use crate::house::{House, PASSWORD, Person, eventually, login, metadata, reason, reason_of, violations};
 
 /// The code of a base32 secret, so many steps of 30 s from now: RFC 6238 written anew.
 pub(crate) fn code(secret: &str, steps: i64) -> String {
@@ -251,6 +251,28 @@ async fn a_recovery_code_takes_the_factor_away_and_makes_no_new_codes() {
         assert_eq!(reason(refused), "REAUTHENTICATION_FAILED");
     }
     disable(&house, &ada, PASSWORD, &new[9]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_login_asks_for_a_code_and_takes_each_once() {
+    let house = House::open().await;
+    let ada = house.person("ada").await;
+    let (secret, codes) = protect(&house, &ada).await;
+    let sign_in = async |code: &str| {
+        let request = LoginRequest {
+            second_factor_code: code.to_owned(),
+            ..login(&ada.email, PASSWORD)
+        };
+        house.auth("").login(request).await.map(drop)
+    };
+    assert_eq!(reason(sign_in("").await), "SECOND_FACTOR_REQUIRED");
+    assert_eq!(reason(sign_in(&wrong_code(&secret)).await), "LOGIN_FAILED");
+    for code in [&code(&secret, 0), &codes[0]] {
+        sign_in(code).await.unwrap();
+        assert_eq!(reason(sign_in(code).await), "LOGIN_FAILED");
+    }
+    let (one, other) = join(sign_in(&codes[1]), sign_in(&codes[1])).await;
+    assert!(one.is_ok() != other.is_ok(), "{one:?}, {other:?}");
 }
 
 #[tokio::test]
