@@ -18,7 +18,7 @@ mod totp;
 mod user;
 
 pub(crate) use account::{Email, Name, NewAccount, Password, PasswordHash, Profile, SealedProfile, Slug};
-pub(crate) use clock::now;
+pub(crate) use clock::{from_microseconds, microseconds, now};
 pub(crate) use device::{DeviceId, DeviceToken};
 pub(crate) use email_token::{EmailToken, Purpose};
 pub(crate) use etag::Etag;
@@ -28,10 +28,9 @@ pub(crate) use mail::{Content as MailContent, Letter, Mail, MailId};
 pub(crate) use role::{Description, Held, Holders, Member, Membership, Position, Role, RoleContent, RoleId};
 pub(crate) use session::{
     Family, GRACE as SESSION_GRACE, IDLE as SESSION_IDLE, LIFETIME as SESSION_LIFETIME, Presented, RefreshToken,
-    Session, SessionId,
+    Session, SessionId, StandingSession,
 };
 pub(crate) use sign_up::{PendingAccount, RESET_LIFETIME, ResetId, SIGN_UP_LIFETIME, SignUpId, Taken};
 pub(crate) use signing_key::{KeyState, SigningKey, Standing, Step};
-#[allow(unused_imports)]
 pub(crate) use totp::{Code, RecoveryCodes, TotpSecret};
 pub(crate) use user::{Account, Colleague, ProfileChange};

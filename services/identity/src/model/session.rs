@@ -128,6 +128,20 @@ pub(crate) struct Session {
     pub(crate) expires_at: OffsetDateTime,
 }
 
+/// A session that stands, as its owner's list shows it.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = crate::schema::sessions)]
+pub(crate) struct StandingSession {
+    pub(crate) org_id: OrgId,
+    pub(crate) id: SessionId,
+    pub(crate) device: String,
+    /// Where it was last continued from.
+    pub(crate) address: String,
+    pub(crate) created_at: OffsetDateTime,
+    pub(crate) last_seen_at: OffsetDateTime,
+    pub(crate) expires_at: OffsetDateTime,
+}
+
 /// A session's tokens, locked by the transaction that one of them is presented in.
 #[derive(Clone, Debug, Queryable)]
 pub(crate) struct Family {

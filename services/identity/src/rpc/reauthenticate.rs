@@ -1,16 +1,8 @@
 //! Proving once more that it is the user who asks, before what a stolen session must not do.
 //!
-//! Each attempt is counted from its start, and given back when all that was asked for was right; a wrong password or
-//! code leaves an audited failure.
+//! Each attempt is counted from its start, and given back when all that was asked for was right.
 
-use api::events::v1::Outcome;
-use kit::{
-    Error, Reason, Result,
-    auth::UserScope,
-    db::Refusal,
-    ids::{OrgId, Principal},
-    rate::Limit,
-};
+use kit::{Error, Reason, Result, auth::UserScope, rate::Limit};
 
 use super::Identity;
 use crate::{model::Password, store};
@@ -18,8 +10,7 @@ use crate::{model::Password, store};
 /// Proves the caller's password.
 ///
 /// # Errors
-/// REAUTHENTICATION_FAILED, audited; RATE_LIMITED after too many of these; OVERLOADED.
-#[allow(dead_code)]
+/// REAUTHENTICATION_FAILED; RATE_LIMITED after too many of these; OVERLOADED.
 pub(in crate::rpc) async fn reauthenticate(identity: &Identity, scope: &UserScope, password: &Password) -> Result<()> {
     let attempt = Attempt::begin(identity, scope).await?;
     let proven = attempt.prove(password).await;
@@ -65,24 +56,13 @@ impl<'a> Attempt<'a> {
         known.filter(|_| right).map(|known| known.epoch).ok_or_else(failed)
     }
 
-    /// Gives a success back to the limit, and writes a failed proof to the audit trail.
+    /// Gives a success back to the limit. A failed proof is in the audit trail like everything that is denied.
     ///
     /// # Errors
     /// Those of the outcome.
     pub(in crate::rpc) async fn end<T>(self, outcome: Result<T>) -> Result<T> {
-        match &outcome {
-            Ok(_) => self.identity.limiter.refund(&self.limits).await,
-            Err(error) if error.reason() == Reason::ReauthenticationFailed => {
-                let user = self.scope.user();
-                let refusal = Refusal {
-                    org: self.scope.org().unwrap_or(OrgId::PLATFORM),
-                    actor: Principal::User(user),
-                    outcome: Outcome::Failure,
-                    about: Some(("user", user.to_string())),
-                };
-                self.identity.db.refuse(self.scope, refusal, error).await?;
-            }
-            Err(_) => {}
+        if outcome.is_ok() {
+            self.identity.limiter.refund(&self.limits).await;
         }
         outcome
     }

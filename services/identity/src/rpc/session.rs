@@ -143,6 +143,12 @@ impl Identity {
         let _ = self.redis.del(&[self.redis_key(session)]).await;
     }
 
+    /// As [`Identity::hide`], of many.
+    pub(super) async fn hide_all(&self, sessions: &[SessionId]) {
+        let keys: Vec<String> = sessions.iter().map(|session| self.redis_key(*session)).collect();
+        let _ = self.redis.del(&keys).await;
+    }
+
     fn redis_key(&self, session: SessionId) -> String {
         self.redis.key([format!("session:{session}")])
     }
@@ -156,6 +162,26 @@ pub(super) async fn revoke(tx: &mut Tx, session: SessionId) -> Result<()> {
         }));
     }
     Ok(())
+}
+
+/// Ends all of a user's sessions that stand but perhaps one, in every organization, tells everybody whose access tokens
+/// may still be about, and answers which they were. The transaction is in one of these organizations then.
+pub(super) async fn revoke_all(tx: &mut Tx, user: UserId, but: Option<SessionId>) -> Result<Vec<SessionId>> {
+    let principal = Principal::User(user);
+    tx.enter(OrgId::PLATFORM, principal).await?;
+    let mut ended = Vec::new();
+    for org in store::session::list_orgs(tx, user).await? {
+        tx.enter(org, principal).await?;
+        for (session, has_tokens) in store::session::revoke_of_user(tx, user, but).await? {
+            if has_tokens {
+                tx.tell(Payload::SessionRevoked(SessionRevoked {
+                    session_id: session.to_string(),
+                }));
+            }
+            ended.push(session);
+        }
+    }
+    Ok(ended)
 }
 
 /// The organization that a session's tokens name, in its own transaction: the one it was opened in, as long as its user is
@@ -173,24 +199,6 @@ async fn place(tx: &mut Tx, session: &Session) -> Result<Option<Option<OrgId>>> 
 
 fn gone() -> Error {
     Error::new(Reason::SessionRevoked, "the session has ended")
-}
-
-/// Ends all of a user's sessions but perhaps one, in every organization, tells everybody, and answers which they were.
-/// The transaction is in one of these organizations then.
-pub(super) async fn revoke_all(tx: &mut Tx, user: UserId, but: Option<SessionId>) -> Result<Vec<SessionId>> {
-    tx.enter(OrgId::PLATFORM, Principal::User(user)).await?;
-    let mut ended = Vec::new();
-    for (org, session) in store::session::list_unended(tx, user).await? {
-        if Some(session) == but {
-            continue;
-        }
-        if tx.org() != org {
-            tx.enter(org, Principal::User(user)).await?;
-        }
-        revoke(tx, session).await?;
-        ended.push(session);
-    }
-    Ok(ended)
 }
 
 /// Enters the organization for the user, and answers what a token of it carries.

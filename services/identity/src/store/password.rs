@@ -27,7 +27,6 @@ pub(crate) async fn find(tx: &mut Tx) -> Result<Option<OwnPassword>> {
 }
 
 /// Sets another password and begins the next epoch, which is answered; `None` where this epoch is over already.
-#[allow(dead_code)]
 pub(crate) async fn update(tx: &mut Tx, user: UserId, epoch: i64, hash: &PasswordHash) -> Result<Option<i64>> {
     let row = users::table.filter(users::id.eq(user).and(users::epoch.eq(epoch)));
     Ok(diesel::update(row)

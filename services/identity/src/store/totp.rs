@@ -21,7 +21,6 @@ pub(crate) struct Factor {
 }
 
 /// Begins a second factor, or begins it anew; `false` where one is in force.
-#[allow(dead_code)]
 pub(crate) async fn insert(tx: &mut Tx, user: UserId, sealed: &[u8]) -> Result<bool> {
     use diesel::query_dsl::methods::FilterDsl as _;
     let begun = diesel::insert_into(second_factors::table)
@@ -74,7 +73,6 @@ pub(crate) async fn update_last_step(tx: &mut Tx, user: UserId, step: i64) -> Re
 }
 
 /// Puts the factor in force by the code of a step.
-#[allow(dead_code)]
 pub(crate) async fn confirm(tx: &mut Tx, user: UserId, step: i64) -> Result<()> {
     diesel::update(second_factors::table.find(user))
         .set((
@@ -87,14 +85,12 @@ pub(crate) async fn confirm(tx: &mut Tx, user: UserId, step: i64) -> Result<()> 
 }
 
 /// Takes the factor and its recovery codes away.
-#[allow(dead_code)]
 pub(crate) async fn delete(tx: &mut Tx, user: UserId) -> Result<()> {
     diesel::delete(second_factors::table.find(user)).execute(tx).await?;
     Ok(())
 }
 
 /// Makes these the user's recovery codes; the old ones are void.
-#[allow(dead_code)]
 pub(crate) async fn replace_recovery_codes(tx: &mut Tx, user: UserId, hashes: &[Vec<u8>]) -> Result<()> {
     diesel::delete(recovery_codes::table.filter(recovery_codes::user_id.eq(user)))
         .execute(tx)

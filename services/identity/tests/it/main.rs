@@ -3,9 +3,11 @@
 
 mod api_key;
 mod auth;
+mod change_password;
 mod grant;
 mod guess;
 mod house;
+mod introspect;
 mod key_end;
 mod mail;
 mod member;
@@ -17,8 +19,10 @@ mod rotation;
 mod rows;
 mod service_account;
 mod session;
+mod sessions;
 mod sign_up;
 mod smtp;
 mod throttle;
 mod timing;
+mod totp;
 mod without;

@@ -33,3 +33,24 @@ async fn without_the_organizations_lock_two_owners_demote_each_other() {
     assert!(passes_without("nothing", test).await);
     assert!(!passes_without("identity.organization_lock", test).await);
 }
+
+#[tokio::test]
+async fn without_the_factors_lock_a_code_works_twice_at_once() {
+    let test = "totp::a_code_presented_twice_at_once_works_once";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.second_factor_lock", test).await);
+}
+
+#[tokio::test]
+async fn without_the_last_codes_step_a_code_works_again() {
+    let test = "totp::a_code_works_once";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.second_factor_step", test).await);
+}
+
+#[tokio::test]
+async fn without_its_use_a_recovery_code_opens_two_sessions() {
+    let test = "totp::a_login_asks_for_a_code_and_takes_each_once";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.recovery_code_use", test).await);
+}

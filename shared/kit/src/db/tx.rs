@@ -30,6 +30,9 @@ use crate::{
     ids::{OrgId, Principal},
 };
 
+/// How many events one statement writes; PostgreSQL takes 65,535 values, and an event has three.
+const EVENTS_AT_ONCE: usize = 10_000;
+
 /// What the audit event is about: the type and id of a resource.
 pub trait About {
     /// Singular snake case, for example `design`.
@@ -114,6 +117,11 @@ impl Tx {
     /// In whose name it writes.
     pub fn principal(&self) -> Principal {
         self.tenancy.principal
+    }
+
+    /// Where the call comes from; empty for what no call does.
+    pub fn caller_address(&self) -> &str {
+        self.call.as_ref().map_or("", |call| &call.caller_address)
     }
 
     /// Names what the audit event is about; the last word counts.
@@ -347,18 +355,20 @@ impl Tx {
         if events.is_empty() {
             return Ok(());
         }
-        let rows: Vec<_> = events
-            .iter()
-            .map(|(org, event)| {
-                let id = Uuid::parse_str(&event.event_id).map_err(Error::internal)?;
-                Ok((
-                    outbox::event_id.eq(id),
-                    outbox::org_id.eq(org.0),
-                    outbox::envelope.eq(event.encode_to_vec()),
-                ))
-            })
-            .collect::<Result<_>>()?;
-        diesel::insert_into(outbox::table).values(rows).execute(self).await?;
+        for events in events.chunks(EVENTS_AT_ONCE) {
+            let rows: Vec<_> = events
+                .iter()
+                .map(|(org, event)| {
+                    let id = Uuid::parse_str(&event.event_id).map_err(Error::internal)?;
+                    Ok((
+                        outbox::event_id.eq(id),
+                        outbox::org_id.eq(org.0),
+                        outbox::envelope.eq(event.encode_to_vec()),
+                    ))
+                })
+                .collect::<Result<_>>()?;
+            diesel::insert_into(outbox::table).values(rows).execute(self).await?;
+        }
         self.wrote = true;
         Ok(())
     }

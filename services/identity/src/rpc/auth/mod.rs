@@ -1,5 +1,7 @@
 //! The RPCs of AuthService, each in the room of its subject.
 
+mod change_password;
+mod introspect;
 mod login;
 mod password;
 mod second_factor;
@@ -81,7 +83,7 @@ impl AuthService for Identity {
         &self,
         request: Request<ChangePasswordRequest>,
     ) -> Result<Response<ChangePasswordResponse>, Status> {
-        password::change_password(self, request).await
+        change_password::change_password(self, request).await
     }
 
     async fn enroll_totp(&self, request: Request<EnrollTotpRequest>) -> Result<Response<EnrollTotpResponse>, Status> {
@@ -113,7 +115,7 @@ impl AuthService for Identity {
         &self,
         request: Request<IntrospectTokenRequest>,
     ) -> Result<Response<IntrospectTokenResponse>, Status> {
-        token::introspect_token(self, request).await
+        introspect::introspect_token(self, request).await
     }
 
     async fn get_signing_keys(

@@ -3,8 +3,7 @@
 use api::{
     events::v1::{UserEpochChanged, event::Payload},
     identity::v1::{
-        ChangePasswordRequest, ChangePasswordResponse, RequestPasswordResetRequest, RequestPasswordResetResponse,
-        ResetPasswordRequest, ResetPasswordResponse,
+        RequestPasswordResetRequest, RequestPasswordResetResponse, ResetPasswordRequest, ResetPasswordResponse,
     },
 };
 use kit::{
@@ -102,15 +101,6 @@ pub(super) async fn reset_password(
     });
     let answer = answer.await?;
     identity.post.ring();
-    for session in ended {
-        identity.hide(session).await;
-    }
+    identity.hide_all(&ended).await;
     Ok(answer)
-}
-
-pub(super) async fn change_password(
-    _identity: &Identity,
-    _request: Request<ChangePasswordRequest>,
-) -> Result<Response<ChangePasswordResponse>, Status> {
-    Err(Status::unimplemented("not yet"))
 }

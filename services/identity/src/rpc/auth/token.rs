@@ -2,8 +2,7 @@
 
 use api::identity::v1::{
     CheckSessionRequest, CheckSessionResponse, ExchangeApiKeyRequest, ExchangeApiKeyResponse, GetPermissionSetRequest,
-    GetPermissionSetResponse, GetSigningKeysRequest, GetSigningKeysResponse, IntrospectTokenRequest,
-    IntrospectTokenResponse,
+    GetPermissionSetResponse, GetSigningKeysRequest, GetSigningKeysResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -63,11 +62,4 @@ pub(super) async fn check_session(
         .session_active(&scope, asked.session, asked.principal, asked.epoch)
         .await?;
     Ok(Response::new(CheckSessionResponse { active }))
-}
-
-pub(super) async fn introspect_token(
-    _identity: &Identity,
-    _request: Request<IntrospectTokenRequest>,
-) -> Result<Response<IntrospectTokenResponse>, Status> {
-    Err(Status::unimplemented("not yet"))
 }
