@@ -19,6 +19,7 @@ mod service_account;
 mod session;
 mod sign_up;
 mod smtp;
+mod signing_key;
 mod throttle;
 mod timing;
 mod without;
