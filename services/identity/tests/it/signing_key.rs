@@ -90,7 +90,7 @@ impl Installation {
         env.iter().find(|(known, _)| known == name).unwrap().1.clone()
     }
 
-    /// The API key of an owner of an organization, which is made if it is not there.
+    /// The API key of a service account that owns an organization, which is made if it is not there.
     async fn api_key(&self, org: OrgId) -> String {
         let key = ApiKey::generate(self.environment);
         let (user, id) = (Uuid::now_v7(), Uuid::now_v7());
@@ -102,10 +102,11 @@ impl Installation {
             "insert into organizations (org_id, name, slug) values ('{org}', 'inc', '{name}') on conflict do nothing;
              insert into users (id, email, username, first_name, last_name, password_hash)
              values ('{user}', '{name}@example.com', '{name}', 'First', 'Last', 'none');
-             insert into organization_members (org_id, user_id, role_org_id, role_id)
-             select '{org}', '{user}', '{platform}', id from roles where org_id = '{platform}' and name = 'owner';
-             insert into api_keys (org_id, id, public_id, digest, name, scopes, creator_id, expires_at)
-             values ('{org}', '{id}', '{public_id}', '\\x{digest}', 'ci', '{{*.*.*}}', '{user}', now() + interval '1 day')",
+             insert into service_accounts (org_id, id, name, description, role_org_id, role_id)
+             select '{org}', '{id}', '{name}', '', '{platform}', id from roles where org_id = '{platform}' and name = 'owner';
+             insert into api_keys (org_id, id, public_id, digest, name, scopes, creator_id, service_account_id, expires_at)
+             values ('{org}', '{id}', '{public_id}', '\\x{digest}', 'ci', '{{*.*.*}}', '{user}', '{id}',
+               now() + interval '1 day')",
             public_id = key.public_id()
         ))
         .await;
