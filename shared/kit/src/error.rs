@@ -419,7 +419,7 @@ mod tests {
             assert_eq!(told.replace('_', "").to_lowercase(), ours.to_lowercase(), "{name}");
             seen += 1;
         }
-        assert_eq!(seen, 39);
+        assert_eq!(seen, 44);
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod session;
 mod sessions;
 mod sign_up;
 mod smtp;
+mod signing_key;
 mod throttle;
 mod timing;
 mod totp;
