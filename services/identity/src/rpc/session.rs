@@ -143,6 +143,12 @@ impl Identity {
         let _ = self.redis.del(&[self.redis_key(session)]).await;
     }
 
+    /// As [`Identity::hide`], of many.
+    pub(super) async fn hide_all(&self, sessions: &[SessionId]) {
+        let keys: Vec<String> = sessions.iter().map(|session| self.redis_key(*session)).collect();
+        let _ = self.redis.del(&keys).await;
+    }
+
     fn redis_key(&self, session: SessionId) -> String {
         self.redis.key([format!("session:{session}")])
     }
