@@ -44,7 +44,9 @@ impl Keeper {
             .read(scope, async |tx| {
                 tx.enter(org, Principal::Service("identity")).await?;
                 // The version first: permissions may be newer than it says, never older.
-                let version = store::organization::permission_version(tx).await?.unwrap_or(0);
+                let Some(version) = store::organization::permission_version(tx).await? else {
+                    return Ok((PermissionSet::none(), 0));
+                };
                 Ok((store::role::held(tx, principal).await?.into_permissions(), version))
             })
             .await
@@ -73,7 +75,8 @@ impl Keeper {
     /// An access token for an API key.
     ///
     /// # Errors
-    /// CREDENTIAL_INVALID, always the same, for a key that is malformed, of another environment, unknown, expired or revoked.
+    /// CREDENTIAL_INVALID, always the same, for a key that is malformed, of another environment, unknown, expired or revoked, or of
+    /// an organization that is deleted.
     pub(crate) async fn exchange(&self, scope: &impl Begins, text: &str) -> Result<Exchanged> {
         let invalid = || Error::new(Reason::CredentialInvalid, "the credential is not valid");
         let key = ApiKey::parse(text).map_err(|_| invalid())?;
@@ -90,7 +93,8 @@ impl Keeper {
                 };
                 tx.enter(known.org_id, Principal::ApiKey(known.id.0)).await?;
                 store::api_key::update_last_used(tx, known.id).await?;
-                let permission_version = store::organization::permission_version(tx).await?.unwrap_or(0);
+                let permission_version = store::organization::permission_version(tx).await?;
+                let permission_version = permission_version.ok_or_else(invalid)?;
                 // A key has no epoch: it is revoked or it is not.
                 let versions = Versions {
                     epoch: 0,

@@ -26,6 +26,16 @@ diesel::table! {
         slug -> Text,
         permission_version -> Int8,
         created_at -> Timestamptz,
+        version -> Int8,
+        deleted_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    organization_domains (org_id, domain) {
+        org_id -> Uuid,
+        domain -> Text,
+        verified_at -> Timestamptz,
     }
 }
 
@@ -144,6 +154,7 @@ diesel::table! {
         created_at -> Timestamptz,
         expires_at -> Timestamptz,
         accepted_at -> Nullable<Timestamptz>,
+        revoked_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -205,6 +216,8 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(
+    invitations,
+    organization_domains,
     organization_members,
     organizations,
     permissions,

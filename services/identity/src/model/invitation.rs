@@ -6,8 +6,9 @@ use kit::{
     ids::{OrgId, Principal, UserId},
 };
 use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
 
-use super::{ApiKeyId, Email, RoleId};
+use super::{ApiKeyId, Email, Name, RoleId};
 
 kit::id! {
     /// An invitation.
@@ -43,7 +44,7 @@ pub(crate) struct Invitation {
     pub(crate) token_hash: Vec<u8>,
     inviter_user_id: Option<UserId>,
     inviter_key_id: Option<ApiKeyId>,
-    /// Neither accepted nor expired.
+    /// Neither accepted nor revoked nor expired.
     pub(crate) open: bool,
 }
 
@@ -55,5 +56,26 @@ impl Invitation {
             (None, Some(key)) => Principal::ApiKey(key.0),
             (None, None) => Principal::Anonymous,
         }
+    }
+}
+
+/// An invitation that can be accepted, as the organization sees it.
+#[derive(Clone, Debug, Queryable)]
+pub(crate) struct OpenInvitation {
+    pub(crate) id: InvitationId,
+    pub(crate) email: Email,
+    pub(crate) role: Name,
+    inviter_user_id: Option<UserId>,
+    inviter_key_id: Option<ApiKeyId>,
+    pub(crate) created_at: OffsetDateTime,
+    pub(crate) expires_at: OffsetDateTime,
+}
+
+impl OpenInvitation {
+    /// The id of the user or the key that invited.
+    pub(crate) fn inviter_id(&self) -> Option<Uuid> {
+        self.inviter_user_id
+            .map(|user| user.0)
+            .or(self.inviter_key_id.map(|key| key.0))
     }
 }

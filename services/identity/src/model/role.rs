@@ -22,6 +22,8 @@ kit::id! {
 impl RoleId {
     /// The system's owner, who holds everything there is and will be.
     pub(crate) const OWNER: RoleId = RoleId(Uuid::from_u128(0x00000000_0000_7000_8000_000000000001));
+    /// The system's admin.
+    pub(crate) const ADMIN: RoleId = RoleId(Uuid::from_u128(0x00000000_0000_7000_8000_000000000002));
 }
 
 /// A role that can be given in an organization.
@@ -144,6 +146,13 @@ pub(crate) struct Member {
     pub(crate) role_id: RoleId,
     pub(crate) role: Name,
     pub(crate) joined_at: OffsetDateTime,
+}
+
+impl Member {
+    /// Whether the member owns the organization.
+    pub(crate) fn is_owner(&self) -> bool {
+        (self.role_org_id, self.role_id) == (OrgId::PLATFORM, RoleId::OWNER)
+    }
 }
 
 impl About for Member {

@@ -13,15 +13,17 @@ use crate::{
     store,
 };
 
-/// What the caller holds at this moment, under the organization's lock: what the gate saw may be a moment old.
+/// What the caller holds at this moment, under the organization's lock: what the gate saw may be a moment old. Nobody
+/// holds anything in an organization that is deleted.
 ///
 /// # Errors
 /// PERMISSION_MISSING where the caller has just lost what the call needs.
 pub(super) async fn caller(tx: &mut Tx, scope: &OrgScope) -> Result<Held> {
     store::organization::lock(tx).await?;
+    let open = store::organization::permission_version(tx).await?.is_some();
     let caller = store::role::held(tx, scope.principal()).await?;
     let needed = scope.call().method.permission;
-    if !caller.permissions().holds(needed) {
+    if !open || !caller.permissions().holds(needed) {
         return Err(
             Error::new(Reason::PermissionMissing, "the caller's role has just changed").with("permission", needed),
         );

@@ -11,7 +11,7 @@ use kit::{
 use time::OffsetDateTime;
 
 use crate::{
-    model::{Member, Membership, Role, RoleId},
+    model::{Member, Membership, RoleId},
     schema::{organization_members, organizations, permissions, roles, users},
 };
 
@@ -31,11 +31,22 @@ pub(crate) async fn insert(tx: &mut Tx, user: UserId, role_org: OrgId, role: Rol
     Ok(made == 1)
 }
 
-/// Whether a user is a member of an organization and not kept out of it.
+/// Whether a user is a member of an organization that is not deleted, and kept out neither of it nor of the account.
 pub(crate) async fn exists(tx: &mut Tx, org: OrgId, user: UserId) -> Result<bool> {
     let member = organization_members::table
-        .find((org, user))
-        .filter(organization_members::suspended_at.is_null());
+        .inner_join(organizations::table.on(organizations::org_id.eq(organization_members::org_id)))
+        .inner_join(users::table.on(users::id.eq(organization_members::user_id)))
+        .filter(
+            organization_members::org_id
+                .eq(org)
+                .and(organization_members::user_id.eq(user))
+                .and(organization_members::suspended_at.is_null())
+                .and(organizations::deleted_at.is_null())
+                .and(users::suspended_at.is_null())
+                .and(users::deleted_at.is_null()),
+        )
+        // By name: of an account nobody may read all.
+        .select(organization_members::user_id);
     Ok(diesel::select(diesel::dsl::exists(member)).get_result(tx).await?)
 }
 
@@ -122,12 +133,20 @@ pub(crate) async fn make_owner(tx: &mut Tx, user: UserId) -> Result<bool> {
     Ok(made == 1)
 }
 
-pub(crate) async fn update_role(tx: &mut Tx, user: UserId, role: &Role) -> Result<()> {
+pub(crate) async fn update_role(tx: &mut Tx, user: UserId, (role_org, role): (OrgId, RoleId)) -> Result<()> {
     diesel::update(organization_members::table.find((tx.org(), user)))
         .set((
-            organization_members::role_org_id.eq(role.org_id),
-            organization_members::role_id.eq(role.id),
+            organization_members::role_org_id.eq(role_org),
+            organization_members::role_id.eq(role),
         ))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// Takes a member out of the transaction's organization.
+pub(crate) async fn delete(tx: &mut Tx, user: UserId) -> Result<()> {
+    diesel::delete(organization_members::table.find((tx.org(), user)))
         .execute(tx)
         .await?;
     Ok(())
@@ -153,7 +172,7 @@ pub(crate) async fn other_owner_exists(tx: &mut Tx, user: UserId) -> Result<bool
     )
 }
 
-/// Where a user is a member and not kept out, oldest first; across organizations, by the policies on `app.user`.
+/// Where a user is a member and not kept out, oldest first and without organizations that are deleted; across organizations, by the policies on `app.user`.
 pub(crate) async fn list_memberships(tx: &mut Tx, user: UserId) -> Result<Vec<Membership>> {
     Ok(organization_members::table
         .inner_join(organizations::table.on(organizations::org_id.eq(organization_members::org_id)))
@@ -165,7 +184,8 @@ pub(crate) async fn list_memberships(tx: &mut Tx, user: UserId) -> Result<Vec<Me
         .filter(
             organization_members::user_id
                 .eq(user)
-                .and(organization_members::suspended_at.is_null()),
+                .and(organization_members::suspended_at.is_null())
+                .and(organizations::deleted_at.is_null()),
         )
         .order((organization_members::joined_at, organization_members::org_id))
         .select((

@@ -1,6 +1,7 @@
 //! One function per query; each runs in the transaction that it is given and sees what its scope may see.
 
 pub(crate) mod api_key;
+pub(crate) mod domain;
 pub(crate) mod invitation;
 pub(crate) mod lookup;
 pub(crate) mod mail;

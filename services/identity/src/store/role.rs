@@ -20,7 +20,7 @@ use crate::{
     schema::{invitations, organization_members, permissions, roles, service_accounts, users},
 };
 
-const OPEN: &str = "(accepted_at is null and expires_at > clock_timestamp())";
+const OPEN: &str = "(accepted_at is null and revoked_at is null and expires_at > clock_timestamp())";
 
 /// A role that can be given in the transaction's organization: its own or the system's.
 pub(crate) async fn find(tx: &mut Tx, name: &str) -> Result<Option<Role>> {

@@ -1,14 +1,15 @@
 //! Users, members and invitations.
 
-use api::identity::v1::{self, InviteMemberRequest, ListMembersRequest, UpdateMemberRequest};
+use api::identity::v1::{self, InviteMemberRequest, UpdateMemberRequest};
 use kit::{
     Error, Reason, Result, Violations,
     ids::{self, OrgId, UserId},
-    page::PageSize,
 };
 
 use super::timestamp;
-use crate::model::{Email, EmailToken, Held, InvitationId, Member, Membership, NewInvitation, Profile, Purpose, now};
+use crate::model::{
+    Email, EmailToken, Held, InvitationId, Member, Membership, NewInvitation, OpenInvitation, Profile, Purpose, now,
+};
 
 /// Another role for a member.
 #[derive(Debug)]
@@ -49,6 +50,26 @@ impl TryFrom<InviteMemberRequest> for NewInvitation {
     }
 }
 
+/// An invitation, by its id.
+pub(crate) fn invitation_id(text: &str) -> Result<InvitationId> {
+    let mut violations = Violations::new();
+    let id = ids::required("invitation_id", text, &mut violations);
+    violations.finish(id)
+}
+
+impl From<OpenInvitation> for v1::Invitation {
+    fn from(invitation: OpenInvitation) -> Self {
+        v1::Invitation {
+            id: invitation.id.to_string(),
+            email: invitation.email.as_str().to_owned(),
+            role: invitation.role.as_str().to_owned(),
+            inviter_id: invitation.inviter_id().map(|id| id.to_string()).unwrap_or_default(),
+            created_at: Some(timestamp(invitation.created_at)),
+            expires_at: Some(timestamp(invitation.expires_at)),
+        }
+    }
+}
+
 /// The token of an invitation to accept; what is none of ours is answered like one that is not known.
 pub(crate) fn invitation_token(text: String) -> Result<EmailToken> {
     let text = super::secret("token", text)?;
@@ -63,10 +84,11 @@ pub(crate) fn invitation_invalid() -> Error {
     )
 }
 
-pub(crate) fn members_page(request: &ListMembersRequest) -> Result<PageSize> {
+/// A member, by the user's id.
+pub(crate) fn member_id(text: &str) -> Result<UserId> {
     let mut violations = Violations::new();
-    let size = PageSize::parse(request.page_size, &mut violations);
-    violations.finish(size)
+    let user = ids::required("user_id", text, &mut violations);
+    violations.finish(user)
 }
 
 impl From<Member> for v1::Member {

@@ -6,9 +6,10 @@ use api::identity::v1::{
 };
 use tonic::{Request, Response, Status};
 
+use super::rights;
 use crate::rpc::Identity;
 use crate::{
-    model::{EmailToken, InvitationId, NewInvitation, Purpose},
+    model::{EmailToken, InvitationId, NewInvitation, Purpose, from_microseconds, microseconds},
     rpc::grants::{find_role, tell_permissions_changed},
     store,
     wire::{self, invitation_invalid, timestamp},
@@ -18,8 +19,10 @@ use api::{
     policy::{self, Method},
 };
 use kit::{
+    Error,
     auth::{OrgScope, UserScope, admitted},
     ids::Principal,
+    page::Listing,
 };
 
 pub(super) async fn invite_member(
@@ -29,8 +32,8 @@ pub(super) async fn invite_member(
     let (scope, request): (OrgScope, _) = admitted(request)?;
     let new = NewInvitation::try_from(request)?;
     let answer = identity.db.write(&scope, async |tx| {
+        let caller = rights(tx, &scope).await?;
         let role = find_role(tx, &new.role).await?;
-        let caller = store::role::held(tx, scope.principal()).await?;
         caller.may_give(&store::role::held_by_role(tx, role.org_id, role.id).await?)?;
         let token = EmailToken::new(Purpose::Invitation, new.id.0);
         store::invitation::insert(tx, &new, &role, &token.hash(&identity.ring)).await?;
@@ -45,17 +48,45 @@ pub(super) async fn invite_member(
 }
 
 pub(super) async fn list_invitations(
-    _identity: &Identity,
-    _request: Request<ListInvitationsRequest>,
+    identity: &Identity,
+    request: Request<ListInvitationsRequest>,
 ) -> Result<Response<ListInvitationsResponse>, Status> {
-    Err(Status::unimplemented("not yet"))
+    let (scope, request): (OrgScope, _) = admitted(request)?;
+    let size = wire::page_size(request.page_size)?;
+    let list = Listing::new(&identity.ring, "identity.ListInvitations", scope.org().0, &());
+    let before = match list.open::<(i64, InvitationId)>(&request.page_token)? {
+        None => None,
+        Some((created_at, id)) => Some((from_microseconds(created_at)?, id)),
+    };
+    let invitations = identity
+        .db
+        .read(&scope, async |tx| store::invitation::list_open(tx, before, size).await)
+        .await?;
+    let page = list.page(invitations, size, |last| (microseconds(last.created_at), last.id));
+    let page = page.map(Into::into);
+    Ok(Response::new(ListInvitationsResponse {
+        invitations: page.items,
+        next_page_token: page.next,
+    }))
 }
 
 pub(super) async fn revoke_invitation(
-    _identity: &Identity,
-    _request: Request<RevokeInvitationRequest>,
+    identity: &Identity,
+    request: Request<RevokeInvitationRequest>,
 ) -> Result<Response<RevokeInvitationResponse>, Status> {
-    Err(Status::unimplemented("not yet"))
+    let (scope, request): (OrgScope, _) = admitted(request)?;
+    let id = wire::invitation_id(&request.invitation_id)?;
+    let answer = identity.db.write(&scope, async |tx| {
+        // Who accepts it at the same moment comes first or too late, never both.
+        let invitation = store::invitation::lock(tx, id)
+            .await?
+            .filter(|invitation| invitation.open);
+        invitation.ok_or_else(|| Error::not_found("invitation", id))?;
+        store::invitation::update_revoked(tx, id).await?;
+        tx.about(&id);
+        Ok(RevokeInvitationResponse {})
+    });
+    Ok(answer.await?)
 }
 
 pub(super) async fn accept_invitation(
@@ -86,6 +117,10 @@ pub(super) async fn accept_invitation(
         }
         inviter.may_give(&given).map_err(|_| invitation_invalid())?;
         if !store::member::insert(tx, user, invitation.role_org_id, invitation.role_id).await? {
+            return Err(invitation_invalid());
+        }
+        // Of an organization that is deleted, or an account that is kept out, nobody becomes a member.
+        if !store::member::exists(tx, org, user).await? {
             return Err(invitation_invalid());
         }
         store::invitation::update_accepted(tx, invitation.id).await?;

@@ -1,6 +1,7 @@
 //! The RPCs of OrganizationService, each in the room of its subject.
 
 mod domain;
+mod ending;
 mod founding;
 mod invitation;
 mod member;
@@ -21,8 +22,10 @@ use api::identity::v1::{
 use tonic::{Request, Response, Status};
 
 pub(super) use founding::insert_organization;
+use kit::{Error, Reason, auth::OrgScope, db::Tx, ids::OrgId};
 
-use super::Identity;
+use super::{Identity, grants::caller};
+use crate::model::Held;
 
 #[tonic::async_trait]
 impl OrganizationService for Identity {
@@ -144,4 +147,17 @@ impl OrganizationService for Identity {
     ) -> Result<Response<TransferOwnershipResponse>, Status> {
         member::transfer_ownership(self, request).await
     }
+}
+
+/// What the caller holds under the organization's lock, which every change of rights and of the organization takes first.
+///
+/// # Errors
+/// PERMISSION_MISSING for who has just lost what the RPC asks for. CALLER_NOT_ALLOWED in the platform's organization:
+/// what it is and who is in it is said by the operator alone.
+async fn rights(tx: &mut Tx, scope: &OrgScope) -> kit::Result<Held> {
+    if scope.org() == OrgId::PLATFORM {
+        let refused = "the platform's organization is the operator's";
+        return Err(Error::new(Reason::CallerNotAllowed, refused));
+    }
+    caller(tx, scope).await
 }
