@@ -99,6 +99,7 @@ pub(super) async fn verify_email(
             last_name: account.last_name.as_str().to_owned(),
             version: 1,
         }));
+        identity.admins.welcome(tx, user, &account.email).await?;
         Ok(VerifyEmailResponse {
             user_id: user.to_string(),
             organization_id: org.to_string(),
