@@ -186,6 +186,7 @@ async fn a_house_without_mail_does_not_open() {
         let mut env = good.served.env.clone();
         env.retain(|(other, _)| other != name);
         env.push((name.to_owned(), value.to_owned()));
+        env.push((FROM.0.to_owned(), FROM.1.to_owned()));
         Env::of(env)
     };
     for (value, told) in [

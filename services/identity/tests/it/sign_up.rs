@@ -190,7 +190,7 @@ async fn an_address_with_an_account_is_answered_alike_and_its_owner_is_told() {
     let ask = async |email: &str| {
         let request = SignUpRequest {
             email: email.to_owned(),
-            ..sign_up(&format!("new-{}", email.split('@').next().unwrap()))
+            ..sign_up(&format!("new-{}", email.to_lowercase().split('@').next().unwrap()))
         };
         let answer = house.auth("").sign_up(request).await.unwrap();
         let mut headers: Vec<_> = answer.metadata().keys().map(|key| format!("{key:?}")).collect();
