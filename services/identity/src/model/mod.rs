@@ -23,14 +23,12 @@ pub(crate) use clock::{from_microseconds, microseconds, now};
 pub(crate) use device::{DeviceId, DeviceToken};
 pub(crate) use email_token::{EmailToken, Purpose};
 pub(crate) use etag::Etag;
-pub(crate) use invitation::{
-    Invitation, InvitationId, LIFETIME as INVITATION_LIFETIME, NewInvitation, OpenInvitation,
-};
+pub(crate) use invitation::{Invitation, InvitationId, LIFETIME as INVITATION_LIFETIME, NewInvitation, OpenInvitation};
 pub(crate) use key::{ApiKey, ApiKeyId, NewApiKey, NewServiceAccount, Owner, ServiceAccount, ServiceAccountId};
 pub(crate) use mail::{Content as MailContent, Letter, Mail, MailId};
 pub(crate) use organization::{
-    Domain, MOST_DOMAINS, MOST_OWNED, Mailbox, NewOrganization, Organization, OrganizationChange, OrganizationKey,
-    RESTORABLE,
+    DOMAIN_LIFETIME, Domain, DomainClaim, DomainVerification, DomainVerificationId, MOST_DOMAINS, MOST_OWNED, Mailbox,
+    NewOrganization, Organization, OrganizationChange, OrganizationKey, RESTORABLE,
 };
 pub(crate) use role::{Description, Held, Holders, Member, Membership, Position, Role, RoleContent, RoleId};
 pub(crate) use session::{
