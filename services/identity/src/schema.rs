@@ -32,6 +32,17 @@ diesel::table! {
 }
 
 diesel::table! {
+    domain_verifications (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        domain -> Text,
+        token_hash -> Bytea,
+        created_at -> Timestamptz,
+        expires_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     organization_domains (org_id, domain) {
         org_id -> Uuid,
         domain -> Text,

@@ -27,8 +27,8 @@ pub(crate) use invitation::{Invitation, InvitationId, LIFETIME as INVITATION_LIF
 pub(crate) use key::{ApiKey, ApiKeyId, NewApiKey, NewServiceAccount, Owner, ServiceAccount, ServiceAccountId};
 pub(crate) use mail::{Content as MailContent, Letter, Mail, MailId};
 pub(crate) use organization::{
-    Domain, MOST_DOMAINS, MOST_OWNED, Mailbox, NewOrganization, Organization, OrganizationChange, OrganizationKey,
-    RESTORABLE,
+    DOMAIN_LIFETIME, Domain, DomainClaim, DomainVerification, DomainVerificationId, MOST_DOMAINS, MOST_OWNED, Mailbox,
+    NewOrganization, Organization, OrganizationChange, OrganizationKey, RESTORABLE,
 };
 pub(crate) use role::{Description, Held, Holders, Member, Membership, Position, Role, RoleContent, RoleId};
 pub(crate) use session::{

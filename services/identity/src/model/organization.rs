@@ -5,13 +5,16 @@ use diesel_derive_newtype::DieselNewType;
 use kit::{Violations, db::About, ids::OrgId};
 use time::{Duration, OffsetDateTime};
 
-use super::{Etag, Name, Slug};
+use super::{Email, Etag, Name, Slug};
 
 /// How long a deleted organization can be restored. Its rows are kept after that too, but nobody brings it back.
 pub(crate) const RESTORABLE: Duration = Duration::days(30);
 
 /// The most organizations that a user owns, those that can be restored among them.
 pub(crate) const MOST_OWNED: i64 = 100;
+
+/// How long the token for a domain lives.
+pub(crate) const DOMAIN_LIFETIME: Duration = Duration::hours(24);
 
 /// The most domains of an organization.
 pub(crate) const MOST_DOMAINS: usize = 100;
@@ -119,15 +122,40 @@ pub(crate) enum Mailbox {
 }
 
 impl Mailbox {
-    /// Its address at a domain.
-    pub(crate) fn at(self, domain: &Domain) -> String {
+    /// Its address at a domain; none where that would be too long for an address.
+    pub(crate) fn at(self, domain: &Domain) -> Option<Email> {
         let name = match self {
             Mailbox::Postmaster => "postmaster",
             Mailbox::Hostmaster => "hostmaster",
             Mailbox::Webmaster => "webmaster",
         };
-        format!("{name}@{}", domain.as_str())
+        let address = format!("{name}@{}", domain.as_str());
+        Email::parse("domain", &address, &mut Violations::new())
     }
+}
+
+kit::id! {
+    /// A token that was sent for a domain.
+    DomainVerificationId
+}
+
+/// A domain to prove.
+#[derive(Debug)]
+pub(crate) struct DomainClaim {
+    pub(crate) domain: Domain,
+    /// Where the token goes.
+    pub(crate) mailbox: Email,
+    /// The one mailbox by which the messages to all of the domain's are counted.
+    pub(crate) counted: Email,
+}
+
+/// A domain that waits for its token.
+#[derive(Clone, Debug, Queryable)]
+pub(crate) struct DomainVerification {
+    pub(crate) domain: Domain,
+    pub(crate) token_hash: Vec<u8>,
+    /// Not expired.
+    pub(crate) open: bool,
 }
 
 #[cfg(test)]

@@ -1,10 +1,18 @@
 //! The domains of organizations.
 
-use diesel::{BoolExpressionMethods, ExpressionMethods, QueryDsl, QueryableByName, sql_types};
+use diesel::{
+    BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl, QueryableByName,
+    dsl::sql,
+    sql_types::{self, Bool},
+};
 use diesel_async::RunQueryDsl;
 use kit::{Result, db::Tx, ids::OrgId};
+use time::OffsetDateTime;
 
-use crate::{model::Domain, schema::organization_domains};
+use crate::{
+    model::{Domain, DomainVerification, DomainVerificationId},
+    schema::{domain_verifications, organization_domains},
+};
 
 #[derive(QueryableByName)]
 struct Claimed {
@@ -41,4 +49,56 @@ pub(crate) async fn delete(tx: &mut Tx, domain: &Domain) -> Result<bool> {
             .and(organization_domains::domain.eq(domain)),
     );
     Ok(diesel::delete(own).execute(tx).await? == 1)
+}
+
+/// Remembers that a token was sent for a domain; those of the organization that are over are forgotten.
+pub(crate) async fn insert_verification(
+    tx: &mut Tx,
+    id: DomainVerificationId,
+    domain: &Domain,
+    token_hash: &[u8],
+    expires_at: OffsetDateTime,
+) -> Result<()> {
+    let over = domain_verifications::table
+        .filter(domain_verifications::org_id.eq(tx.org()))
+        .filter(sql::<Bool>("expires_at <= clock_timestamp()"));
+    diesel::delete(over).execute(tx).await?;
+    diesel::insert_into(domain_verifications::table)
+        .values((
+            domain_verifications::org_id.eq(tx.org()),
+            domain_verifications::id.eq(id),
+            domain_verifications::domain.eq(domain),
+            domain_verifications::token_hash.eq(token_hash),
+            domain_verifications::expires_at.eq(expires_at),
+        ))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// A token of the transaction's organization that was sent.
+pub(crate) async fn find_verification(tx: &mut Tx, id: DomainVerificationId) -> Result<Option<DomainVerification>> {
+    Ok(domain_verifications::table
+        .find((tx.org(), id))
+        .select((
+            domain_verifications::domain,
+            domain_verifications::token_hash,
+            sql::<Bool>("(expires_at > clock_timestamp())"),
+        ))
+        .first(tx)
+        .await
+        .optional()?)
+}
+
+/// Makes all tokens of a domain void, and answers which they were.
+pub(crate) async fn delete_verifications(tx: &mut Tx, domain: &Domain) -> Result<Vec<DomainVerificationId>> {
+    let own = domain_verifications::table.filter(
+        domain_verifications::org_id
+            .eq(tx.org())
+            .and(domain_verifications::domain.eq(domain)),
+    );
+    Ok(diesel::delete(own)
+        .returning(domain_verifications::id)
+        .get_results(tx)
+        .await?)
 }

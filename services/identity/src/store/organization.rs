@@ -222,6 +222,15 @@ pub(crate) async fn update(tx: &mut Tx, change: &OrganizationChange) -> Result<O
         .map_err(|error| taken(error, &[("organizations_slug_key", "slug")]))
 }
 
+/// Notes that what belongs to the transaction's organization has changed.
+pub(crate) async fn update_version(tx: &mut Tx) -> Result<Organization> {
+    Ok(diesel::update(organizations::table.find(tx.org()))
+        .set(organizations::version.eq(organizations::version + 1))
+        .returning(Organization::as_returning())
+        .get_result(tx)
+        .await?)
+}
+
 /// Deletes the transaction's organization, or brings it back.
 pub(crate) async fn update_deleted(tx: &mut Tx, deleted: bool) -> Result<Organization> {
     let at = if deleted { "clock_timestamp()" } else { "null" };

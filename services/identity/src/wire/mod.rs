@@ -20,7 +20,7 @@ pub(crate) use organization::{
 pub(crate) use proof::{PasswordChange, Proof};
 pub(crate) use role::{PermissionQuestions, RoleChange, RoleDeletion, page_size, role, role_id, subject};
 pub(crate) use session::{session, session_to_revoke, token_to_look_at};
-pub(crate) use sign_up::{NewPassword, Verification, email_token_invalid};
+pub(crate) use sign_up::{NewPassword, Verification, email_token, email_token_invalid};
 pub(crate) use signing_key::signing_key_id;
 pub(crate) use user::{Farewell, OwnChange, Search, Suspension, own_user, user_asked_for, user_to_reactivate};
 

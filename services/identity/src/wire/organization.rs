@@ -13,7 +13,7 @@ use kit::{
 
 use super::timestamp;
 use crate::model::{
-    Domain, Etag, Mailbox, Name, NewOrganization, Organization, OrganizationChange, OrganizationKey, Slug,
+    Domain, DomainClaim, Etag, Mailbox, Name, NewOrganization, Organization, OrganizationChange, OrganizationKey, Slug,
 };
 
 impl TryFrom<CreateOrganizationRequest> for NewOrganization {
@@ -82,7 +82,7 @@ pub(crate) fn organization_to_restore(request: &UndeleteOrganizationRequest) -> 
 }
 
 /// The domain to prove, and the mailbox that proves it.
-pub(crate) fn domain_to_verify(request: &RequestDomainVerificationRequest) -> Result<(Domain, Mailbox)> {
+pub(crate) fn domain_to_verify(request: &RequestDomainVerificationRequest) -> Result<DomainClaim> {
     let mut violations = Violations::new();
     let domain = Domain::parse("domain", &request.domain, &mut violations);
     let mailbox = match DomainMailbox::try_from(request.mailbox) {
@@ -94,7 +94,16 @@ pub(crate) fn domain_to_verify(request: &RequestDomainVerificationRequest) -> Re
             None
         }
     };
-    violations.finish(domain.zip(mailbox))
+    let claim = domain.zip(mailbox).and_then(|(domain, mailbox)| {
+        let addresses = mailbox.at(&domain).zip(Mailbox::Postmaster.at(&domain));
+        violations.check(addresses.is_some(), "domain", "is too long to have a mailbox");
+        addresses.map(|(mailbox, counted)| DomainClaim {
+            domain,
+            mailbox,
+            counted,
+        })
+    });
+    violations.finish(claim)
 }
 
 pub(crate) fn domain_to_remove(request: &RemoveDomainRequest) -> Result<Domain> {

@@ -6,10 +6,10 @@ use api::identity::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::rights;
+use super::{organization::here, rights};
 use crate::rpc::Identity;
 use crate::{
-    model::{EmailToken, InvitationId, NewInvitation, Purpose, from_microseconds, microseconds},
+    model::{EmailToken, InvitationId, Letter, Mail, NewInvitation, Purpose, from_microseconds, microseconds},
     rpc::grants::{find_role, tell_permissions_changed},
     store,
     wire::{self, invitation_invalid, timestamp},
@@ -38,13 +38,24 @@ pub(super) async fn invite_member(
         let token = EmailToken::new(Purpose::Invitation, new.id.0);
         store::invitation::insert(tx, &new, &role, &token.hash(&identity.ring)).await?;
         tx.about(&new.id);
-        Ok(InviteMemberResponse {
+        let answer = InviteMemberResponse {
             invitation_id: new.id.to_string(),
             token: token.expose().to_owned(),
             expires_at: Some(timestamp(new.expires_at)),
-        })
+        };
+        // The same is answered for an address that has had enough of them.
+        if identity.post.may_send(&new.email).await {
+            let letter = Letter::Invitation {
+                organization: here(tx).await?.name,
+                token: token.into_text(),
+            };
+            store::mail::enqueue(tx, &identity.ring, &Mail::new(new.email.clone(), letter)).await?;
+        }
+        Ok(answer)
     });
-    Ok(answer.await?)
+    let answer = answer.await?;
+    identity.post.ring();
+    Ok(answer)
 }
 
 pub(super) async fn list_invitations(

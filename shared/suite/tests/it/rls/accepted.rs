@@ -109,6 +109,12 @@ pub(crate) const POLICIES: &[Policy] = &[
         "(EXISTS ( SELECT\n   FROM identity.organization_members m\n  WHERE ((m.org_id = organizations.org_id) AND (m.user_id = ( SELECT (NULLIF(current_setting('app.user'::text, true), ''::text))::uuid AS \"nullif\")))))",
         Shows::User,
     ),
+    of_app(
+        "identity.organization_domains",
+        "own_membership",
+        "(EXISTS ( SELECT\n   FROM identity.organization_members m\n  WHERE ((m.org_id = organization_domains.org_id) AND (m.user_id = ( SELECT (NULLIF(current_setting('app.user'::text, true), ''::text))::uuid AS \"nullif\")))))",
+        Shows::User,
+    ),
     of_app("identity.roles", "platform", PLATFORM, Shows::Platform),
     of_app(
         "identity.roles",
@@ -159,6 +165,10 @@ pub(crate) const INDEXES: &[(&str, &str)] = &[
     (
         "identity.organizations_slug_key",
         "slugs are unique in the installation",
+    ),
+    (
+        "identity.organization_domains_domain_key",
+        "a domain belongs to one organization of the installation",
     ),
     (
         "identity.organization_members_user_id_idx",
@@ -242,6 +252,7 @@ pub(crate) const DEFINERS: &[&str] = &[
     "identity.api_key_state",
     "identity.api_key_by_public_id",
     "identity.invitation_org",
+    "identity.claim_domain",
     "identity.fill_member_search",
     "identity.refresh_member_search",
     "identity.account_grants",
