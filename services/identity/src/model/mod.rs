@@ -23,9 +23,7 @@ pub(crate) use clock::{from_microseconds, microseconds, now};
 pub(crate) use device::{DeviceId, DeviceToken};
 pub(crate) use email_token::{EmailToken, Purpose};
 pub(crate) use etag::Etag;
-pub(crate) use invitation::{
-    Invitation, InvitationId, LIFETIME as INVITATION_LIFETIME, NewInvitation, OpenInvitation,
-};
+pub(crate) use invitation::{Invitation, InvitationId, LIFETIME as INVITATION_LIFETIME, NewInvitation, OpenInvitation};
 pub(crate) use key::{ApiKey, ApiKeyId, NewApiKey, NewServiceAccount, Owner, ServiceAccount, ServiceAccountId};
 pub(crate) use mail::{Content as MailContent, Letter, Mail, MailId};
 pub(crate) use organization::{

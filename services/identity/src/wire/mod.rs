@@ -3,8 +3,8 @@
 mod auth;
 mod key;
 mod member;
-mod proof;
 mod organization;
+mod proof;
 mod role;
 mod session;
 mod sign_up;
@@ -13,11 +13,11 @@ mod user;
 
 pub(crate) use auth::{Credentials, Question, SessionQuestion, api_key_text, refresh_token_text};
 pub(crate) use key::{KeysPage, RequestedKey, Rotation, api_key, api_key_id, service_account_id};
-pub(crate) use proof::{PasswordChange, Proof};
 pub(crate) use member::{NewRole, invitation_id, invitation_invalid, invitation_token, member_id, membership};
 pub(crate) use organization::{
     domain_to_remove, domain_to_verify, organization, organization_to_delete, organization_to_restore,
 };
+pub(crate) use proof::{PasswordChange, Proof};
 pub(crate) use role::{PermissionQuestions, RoleChange, RoleDeletion, page_size, role, role_id, subject};
 pub(crate) use session::{session, session_to_revoke, token_to_look_at};
 pub(crate) use sign_up::{NewPassword, Verification, email_token_invalid};
