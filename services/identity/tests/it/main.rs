@@ -9,6 +9,7 @@ mod guess;
 mod house;
 mod introspect;
 mod key_end;
+mod login;
 mod mail;
 mod member;
 mod permission;

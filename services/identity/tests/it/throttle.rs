@@ -39,7 +39,7 @@ return #found
 );
 
 /// Calls from an address of its own: all of 127.0.0.0/8 is here.
-fn from(server: &Running, network: u8, host: u8) -> AuthServiceClient<Channel> {
+pub(crate) fn from(server: &Running, network: u8, host: u8) -> AuthServiceClient<Channel> {
     let address = IpAddr::V4(Ipv4Addr::new(127, 0, network, host));
     let endpoint = Endpoint::from_shared(format!("http://{}", server.grpc))
         .unwrap()
@@ -48,7 +48,10 @@ fn from(server: &Running, network: u8, host: u8) -> AuthServiceClient<Channel> {
 }
 
 /// A login that may take as long as a call can.
-async fn try_login(mut client: AuthServiceClient<Channel>, login: LoginRequest) -> Result<LoginResponse, Status> {
+pub(crate) async fn try_login(
+    mut client: AuthServiceClient<Channel>,
+    login: LoginRequest,
+) -> Result<LoginResponse, Status> {
     let mut request = Request::new(login);
     request.set_timeout(Duration::from_secs(60));
     Ok(client.login(request).await?.into_inner())
@@ -69,13 +72,16 @@ pub(crate) fn hashes(server: &Running) -> u64 {
     figure.unwrap().parse().unwrap()
 }
 
-fn refused_as<'a>(answers: impl IntoIterator<Item = &'a Result<LoginResponse, Status>>, reason: &str) -> u64 {
+pub(crate) fn refused_as<'a>(
+    answers: impl IntoIterator<Item = &'a Result<LoginResponse, Status>>,
+    reason: &str,
+) -> u64 {
     let refused = answers.into_iter().filter_map(|answer| answer.as_ref().err());
     refused.filter(|status| reason_of(status) == reason).count() as u64
 }
 
 /// No more than ten, and what has come back since.
-fn most_since(begun: Instant) -> u64 {
+pub(crate) fn most_since(begun: Instant) -> u64 {
     10 + (begun.elapsed().as_millis() / ATTEMPT_EVERY.as_millis()) as u64
 }
 
