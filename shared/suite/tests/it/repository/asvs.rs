@@ -73,7 +73,7 @@ fn every_requirement_of_asvs_is_answered_and_every_test_that_it_names_exists() {
         .iter()
         .chain(&LOGGING)
         .flat_map(|(section, last, third)| {
-            let numbers = (1..=*last).filter(|number| !third.contains(number));
+            let numbers = (1..=*last).filter(move |number| !third.contains(number));
             numbers.map(move |number| format!("{section}.{number}"))
         })
         .collect();
