@@ -198,8 +198,9 @@ mod tests {
     #[test]
     fn mailboxes_are_those_of_the_domain() {
         let domain = Domain("example.com".to_owned());
-        let addresses =
-            [Mailbox::Postmaster, Mailbox::Hostmaster, Mailbox::Webmaster].map(|mailbox| mailbox.at(&domain));
+        let addresses = [Mailbox::Postmaster, Mailbox::Hostmaster, Mailbox::Webmaster]
+            .map(|mailbox| mailbox.at(&domain).map(|address| address.as_str().to_owned()));
+        let addresses: Vec<String> = addresses.into_iter().flatten().collect();
         assert_eq!(
             addresses,
             [
