@@ -100,7 +100,23 @@ fn every_text_of_a_request_has_a_limit_in_words() {
         // A lock's id has its bound in Lock.
         "id of the lock",
         "lock's id",
+        // Told where somebody signs up, or an organization is made.
+        "E-mail address",
+        "User name",
+        "user name",
+        "First name",
+        "Last name",
+        "Its slug",
+        "Another slug",
+        "verified domain",
+        // Of one length, as it was sent or shown.
+        "As sent to the",
+        "PASERK",
+        "code of the second factor",
+        "6 digits",
         // Answered, never asked.
+        "Of the account as it is now",
+        "Of the organization as it is now",
         "What kind of caller",
     ];
     let mut unbounded = Vec::new();
