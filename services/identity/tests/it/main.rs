@@ -1,6 +1,7 @@
 //! Identity at its socket: the real server on a real PostgreSQL and Redis, a database per test.
 #![allow(clippy::unwrap_used)]
 
+mod account;
 mod api_key;
 mod auth;
 mod change_password;
@@ -13,6 +14,7 @@ mod login;
 mod mail;
 mod member;
 mod permission;
+mod platform;
 mod refresh;
 mod reset;
 mod role;
@@ -24,7 +26,9 @@ mod sessions;
 mod sign_up;
 mod signing_key;
 mod smtp;
+mod suspension;
 mod throttle;
 mod timing;
 mod totp;
+mod users;
 mod without;

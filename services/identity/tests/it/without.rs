@@ -54,3 +54,31 @@ async fn without_its_use_a_recovery_code_opens_two_sessions() {
     assert!(passes_without("nothing", test).await);
     assert!(!passes_without("identity.recovery_code_use", test).await);
 }
+
+#[tokio::test]
+async fn without_the_organizations_lock_two_owners_suspend_each_other() {
+    let test = "suspension::the_last_owner_is_not_kept_out_also_not_by_two_at_once";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.organization_lock", test).await);
+}
+
+#[tokio::test]
+async fn without_the_organizations_lock_the_last_two_owners_delete_themselves() {
+    let test = "account::of_two_owners_who_delete_themselves_at_once_one_stays";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.organization_lock", test).await);
+}
+
+#[tokio::test]
+async fn without_the_entry_lock_a_session_outlives_the_suspension() {
+    let test = "suspension::who_signs_in_while_being_suspended_has_no_session_afterwards";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.entry_lock", test).await);
+}
+
+#[tokio::test]
+async fn without_the_profiles_lock_two_changes_overwrite_each_other() {
+    let test = "users::of_two_changes_at_once_one_is_refused";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.profile_lock", test).await);
+}
