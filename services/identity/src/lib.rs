@@ -163,6 +163,7 @@ async fn build(kit: Kit, secrets: Secrets, mail: Settings) -> kit::Result<Parts>
         passwords,
         admins: secrets.admins,
         keeper,
+        refreshing: Default::default(),
     });
     macro_rules! server {
         ($server:ident) => {
