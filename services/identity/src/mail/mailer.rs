@@ -141,7 +141,8 @@ impl Mailer {
             }
         };
         let Err(refused) = sent else {
-            failpoint::hit("mail.sent").await?;
+            let instance = self.kit.config.instance.as_deref().unwrap_or_default();
+            failpoint::hit_in("mail.sent", instance).await?;
             self.kit
                 .worker
                 .read(&scope, async |tx| store::mail::update_sent(tx, mail.id).await)
