@@ -82,3 +82,17 @@ async fn without_the_profiles_lock_two_changes_overwrite_each_other() {
     assert!(passes_without("nothing", test).await);
     assert!(!passes_without("identity.profile_lock", test).await);
 }
+
+#[tokio::test]
+async fn without_the_organizations_lock_two_owners_remove_each_other() {
+    let test = "ownership::the_last_owner_stays_also_when_two_remove_each_other_at_once";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.organization_lock", test).await);
+}
+
+#[tokio::test]
+async fn without_the_founders_lock_a_user_owns_one_too_many() {
+    let test = "organization::a_user_owns_at_most_a_hundred_also_when_two_are_made_at_once";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.founder_lock", test).await);
+}
