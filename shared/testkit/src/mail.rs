@@ -99,8 +99,8 @@ impl Mail {
     pub async fn wait(&self, address: &str, subject: &str) -> Letter {
         let asked = async {
             loop {
-                let letters = self.to(address).into_iter();
-                let found = letters.filter(|letter| letter.subject.contains(subject)).next_back();
+                let mut letters = self.to(address).into_iter();
+                let found = letters.rfind(|letter| letter.subject.contains(subject));
                 match found {
                     Some(letter) => return letter,
                     None => tokio::time::sleep(Duration::from_millis(10)).await,

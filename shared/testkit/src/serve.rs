@@ -59,7 +59,8 @@ pub struct Served {
     pub office: Office,
     /// The service's environment, to start another replica.
     pub env: Vec<(String, String)>,
-    mail: Mail,
+    /// What it sends.
+    pub mail: Mail,
 }
 
 /// Starts a service with its own database and waits until it is ready.

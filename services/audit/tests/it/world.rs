@@ -146,6 +146,7 @@ impl World {
                     database,
                     office,
                     env,
+                    mail,
                 },
             slice,
             producer,
@@ -163,6 +164,7 @@ impl World {
             database,
             office,
             env,
+            mail,
         };
         audit.ready().await;
         World {
