@@ -296,7 +296,7 @@ pub(crate) async fn of_service_account(tx: &mut Tx, account: ServiceAccountId) -
 
 /// One row for each grant of one role, or one without a grant.
 fn place(rows: Vec<(Name, Option<String>)>) -> Option<Position> {
-    let role = rows.first()?.0.clone();
+    let role = rows.as_slice().first()?.0.clone();
     let grants: Vec<String> = rows.into_iter().filter_map(|(_, grant)| grant).collect();
     Some(Position {
         role,
