@@ -219,7 +219,7 @@ async fn flooded(suite: &Suite, token: &str) -> Result<Vec<(&'static str, f64)>>
     let wrong = |n: u64| {
         let (answered, mut auth) = (answered.clone(), AuthServiceClient::new(stranger.clone()));
         let request = LoginRequest {
-            email: if n % 2 == 0 {
+            email: if n.is_multiple_of(2) {
                 email.clone()
             } else {
                 format!("nobody-{n}@example.test")
