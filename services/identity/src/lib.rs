@@ -125,6 +125,7 @@ async fn build(kit: Kit, secrets: Secrets) -> kit::Result<Parts> {
         ring: kit.ring,
         passwords: Passwords::new(secrets.passwords).await?,
         keeper,
+        refreshing: Default::default(),
     });
     let auth = AuthServiceServer::from_arc(identity.clone());
     let organizations = OrganizationServiceServer::from_arc(identity.clone());

@@ -122,6 +122,7 @@ impl AuthService for Identity {
             )
         };
         let token = RefreshToken::parse(&self.ring, &text).ok_or_else(invalid)?;
+        let _turn = self.refreshing.enter(token.session()).await;
         // What ends a session is committed with its audit event, although the call fails.
         let refreshed = self.db.read(&scope, async |tx| {
             let refreshed = self.refresh(tx, &token).await?;

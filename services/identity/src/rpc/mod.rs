@@ -12,11 +12,12 @@ use kit::{
     cache::Cache,
     crypto::KeyRing,
     db::Db,
+    failpoint,
     rate::{Limit, Limiter},
     redis::Redis,
 };
 
-use crate::{authority::Keeper, password::Passwords};
+use crate::{authority::Keeper, model::SessionId, password::Passwords};
 
 /// The four gRPC services of identity.
 pub(crate) struct Identity {
@@ -30,4 +31,23 @@ pub(crate) struct Identity {
     /// How often anybody may guess at one account.
     pub(crate) guesses: Limit,
     pub(crate) keeper: Arc<Keeper>,
+    pub(crate) refreshing: Lanes,
+}
+
+/// Where calls about one session stand in line before they take a database connection: many tabs that wait for one row
+/// would else hold every connection. Sessions that share a lane wait for each other too.
+#[derive(Default)]
+pub(crate) struct Lanes([tokio::sync::Mutex<()>; 32]);
+
+impl Lanes {
+    /// The session's turn.
+    ///
+    /// The switch `identity.session_lock` takes the line away together with the row's lock, for tests.
+    async fn enter(&self, session: SessionId) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        if failpoint::without("identity.session_lock") {
+            return None;
+        }
+        let lane = usize::from(session.0.as_bytes()[15]) % self.0.len();
+        Some(self.0[lane].lock().await)
+    }
 }

@@ -308,7 +308,7 @@ async fn a_repeat_is_told_that_its_secret_was_shown_also_when_the_end_has_come_n
     // Made when its end was a minute ahead; by now it is not.
     let request = CreateApiKeyRequest {
         request_id: request_id(),
-        ..ending("identity.member.read", 61)
+        ..ending("identity.member.read", 66)
     };
     let mut client = house.keys(ada.token());
     let made = client.create_api_key(request.clone()).await.unwrap().into_inner();

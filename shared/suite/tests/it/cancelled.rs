@@ -155,10 +155,7 @@ fn were_cut(told: &[Status], calls: usize) {
         .iter()
         .filter(|status| status.code() == Code::Cancelled && reason(status).is_empty())
         .count();
-    assert!(
-        late + gave_up == calls && told.len() == calls,
-        "{reasons:?}"
-    );
+    assert!(late + gave_up == calls && told.len() == calls, "{reasons:?}");
 }
 
 /// A hundred new connections at once may take the database longer than a call waits for one.
