@@ -10,8 +10,7 @@ use crate::{
     story::{Person, blank, reason, request_id},
 };
 
-/// A second is what is promised, and what is printed; a crowded machine is given more.
-const SOON: Duration = Duration::from_secs(5);
+const A_SECOND: Duration = Duration::from_secs(1);
 
 /// Repeats a call until it fails with this reason; answers how long that took, at most 10 s.
 async fn until_refused<T>(expected: &str, mut call: impl AsyncFnMut() -> Result<T, Status>) -> Duration {
@@ -49,7 +48,7 @@ async fn a_session_that_was_left_is_refused_by_designs_within_a_second() {
     ada.auth(house).logout(LogoutRequest {}).await.expect("Logout");
     let took = until_refused("SESSION_REVOKED", async || house.read_design(&ada, &design.id).await).await;
     println!("designs refuses a left session after {took:?}");
-    assert!(took < SOON);
+    assert!(took < A_SECOND);
     house
         .read_design(&other, &design.id)
         .await
@@ -67,14 +66,14 @@ async fn a_changed_role_is_what_designs_judges_by_within_a_second() {
     let create = async || bob.designs(house).create_design(blank("too much")).await;
     let took = until_refused("PERMISSION_MISSING", create).await;
     println!("designs refuses what a role no longer allows after {took:?}");
-    assert!(took < SOON);
+    assert!(took < A_SECOND);
     house.read_design(&bob, &design.id).await.expect("a viewer reads");
 
     give_role(house, &ada, &bob, "editor").await;
     let began = Instant::now();
     while let Err(status) = create().await {
         assert_eq!(reason(&status), "PERMISSION_MISSING");
-        assert!(began.elapsed() < SOON, "the role is not given back");
+        assert!(began.elapsed() < A_SECOND, "the role is not given back");
     }
 }
 
@@ -116,7 +115,7 @@ async fn readers_do_not_notice_that_identity_is_away_for_thirty_seconds() {
         house.design(&ada, "meanwhile").await;
     }
     println!("{reads} reads in 31 s without identity, the slowest {slowest:?}");
-    assert!(slowest < Duration::from_secs(10));
+    assert!(slowest < A_SECOND);
 
     // Who was not verified before cannot be now, and nobody takes that for a refusal.
     let unknown = house
@@ -149,7 +148,7 @@ async fn readers_do_not_notice_that_identity_is_away_for_thirty_seconds() {
     bob.auth(&house).logout(LogoutRequest {}).await.expect("Logout");
     let took = until_refused("SESSION_REVOKED", async || house.read_design(&bob, &design.id).await).await;
     println!("after identity's return, designs refuses a left session after {took:?}");
-    assert!(took < Duration::from_secs(10));
+    assert!(took < 5 * A_SECOND);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,5 +169,5 @@ async fn sensitive_calls_go_on_while_redis_is_away_and_identity_answers() {
     })
     .await;
     println!("without Redis, {made} keys were made in 5 s; a left session is refused by identity after {took:?}");
-    assert!(took < Duration::from_secs(10));
+    assert!(took < 5 * A_SECOND);
 }
