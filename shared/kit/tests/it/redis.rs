@@ -72,7 +72,7 @@ async fn a_restarted_server_is_used_again_at_once() {
     server.ready().await.unwrap();
     let back = Instant::now();
     eventually(async || redis.ping().await.is_ok()).await;
-    assert!(back.elapsed() < Duration::from_secs(10), "{:?}", back.elapsed());
+    assert!(back.elapsed() < Duration::from_secs(3), "{:?}", back.elapsed());
 }
 
 #[tokio::test]
@@ -80,12 +80,12 @@ async fn without_a_server_calls_fail_fast_and_the_handle_still_exists() {
     let redis = Redis::connect("redis+unix:///nowhere/redis.sock", "board3.a").unwrap();
     let start = Instant::now();
     assert!(redis.ping().await.is_err());
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     let start = Instant::now();
     for _ in 0..1_000 {
         assert!(redis.ping().await.is_err());
     }
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert!(redis.subscribe(&["x".to_owned()]).await.is_err());
     let problem = Redis::connect("not a url with pa55word", "board3.a").unwrap_err();
     assert!(!problem.contains("pa55word"), "{problem}");
@@ -99,7 +99,7 @@ async fn a_frozen_server_holds_nobody_longer_than_the_bounds() {
     server.process().pause().await.unwrap();
     let start = Instant::now();
     assert!(redis.ping().await.is_err());
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     server.process().resume().await.unwrap();
     eventually(async || redis.ping().await.is_ok()).await;
 }
