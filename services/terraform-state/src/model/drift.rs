@@ -2,9 +2,7 @@
 //!
 //! A secret that is recognised is never written; every value that is written is sealed in its place.
 
-mod difference;
 pub(crate) mod plan;
-mod secret;
 
 use std::{
     io::Write,
@@ -29,11 +27,11 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use self::{
-    difference::{Difference, Values},
-    plan::Drift,
+use self::plan::Drift;
+use super::{
+    StateId,
+    masking::{Difference, Values},
 };
-use super::StateId;
 use crate::schema::{drift_logs, sql_types::DriftEnum};
 
 kit::id! {

@@ -4,6 +4,7 @@
 
 pub mod drift;
 pub mod lock;
+pub(crate) mod masking;
 pub mod state;
 pub mod version;
 

@@ -11,10 +11,8 @@ use serde::{
 };
 use serde_json::{Map, Number, Value, error::Category};
 
-use super::{
-    Address, DriftKind, Drifted, Finding, ResourceType,
-    difference::{Side, differences},
-};
+use super::{Address, DriftKind, Drifted, Finding, ResourceType};
+use crate::model::masking::{Side, differences};
 
 /// The most drift logs of one check.
 pub(crate) const MOST_FINDINGS: usize = 10_000;

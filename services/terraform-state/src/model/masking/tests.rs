@@ -249,3 +249,42 @@ fn a_marked_text_within_another_is_hidden() {
     assert_eq!(told_of("hun"), ["url: \"old/hunt/x\" -> \"new/hunt/y\""]);
     assert_eq!(told_of("hunter"), ["url: \"old/hunt/x\" -> \"new/hunt/y\""]);
 }
+
+#[test]
+fn values_that_are_kept_back_are_told_apart_by_their_hashes_within_an_organization_alone() {
+    let (before, after) = (
+        json!({"password": "one", "size": 1}),
+        json!({"password": "two", "size": 2}),
+    );
+    let side = |value| Side {
+        value: Some(value),
+        marks: None,
+    };
+    let found = compare("fake_server", side(&before), side(&after), 10);
+    let [password, size] = found.as_slice() else {
+        panic!("two attributes differ")
+    };
+    assert_eq!((password.path(), size.path()), ("password", "size"));
+    assert_eq!(password.values(), None);
+    assert!(size.values().is_some());
+    let (ring, org) = (KeyRing::ephemeral(), OrgId::new());
+    let [one, two] = password.hashes(&ring, org);
+    assert_eq!(one, Some(hash(&json!("one"), &ring, org)));
+    assert_eq!(two, Some(hash(&json!("two"), &ring, org)));
+    assert_ne!(one, two);
+    assert_ne!(one, password.hashes(&ring, OrgId::new())[0]);
+    assert_ne!(one, password.hashes(&KeyRing::ephemeral(), org)[0]);
+}
+
+#[test]
+fn a_value_under_a_name_is_shown_where_neither_says_that_it_is_a_secret() {
+    assert!(is_shown("region", &json!("eu-west-1")));
+    for (name, value) in [
+        ("db_password", json!("x")),
+        ("region", json!("AKIAIOSFODNN7EXAMPLE")),
+        ("settings", json!({"client_secret": "x"})),
+        ("text", json!("x ".repeat(20_000))),
+    ] {
+        assert!(!is_shown(name, &value), "{name}");
+    }
+}

@@ -1,14 +1,19 @@
-//! What is different between two values of a resource, attribute by attribute.
+//! What is different between two values of a resource, attribute by attribute, and what of it may be shown.
 //!
-//! Nothing is drift that Terraform does not tell apart, nor what providers do not: `null`, an absent attribute, `""`,
+//! Nothing differs that Terraform does not tell apart, nor what providers do not: `null`, an absent attribute, `""`,
 //! and empty lists and maps are all nothing, and a number is the same however it is written.
-//! No value leaves here that `secret` keeps back.
+//! No value leaves here that Terraform marks or that `secret` keeps back; that two of those are the same value can be
+//! told by their keyed hashes.
+
+mod marks;
+mod secret;
 
 use std::collections::{BTreeSet, HashSet};
 
+use kit::{crypto::KeyRing, ids::OrgId};
 use serde_json::{Map, Number, Value};
 
-use super::secret;
+pub(crate) use self::marks::marks;
 
 /// The longest value that is shown, as JSON.
 const MOST_SHOWN_BYTES: usize = 16 << 10;
@@ -21,8 +26,9 @@ const LEAST_SOUGHT_CHARACTERS: usize = 4;
 const MOST_SOUGHT: usize = 1_000;
 /// Longer paths are cut.
 const MOST_PATH_CHARACTERS: usize = 1_000;
+const HASH_CONTEXT: &str = "terraform_state masked value";
 
-/// One attribute that is not what the state says.
+/// One attribute that is not the same on both sides.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Difference {
     /// As Terraform writes it: `tags["Name"]`, `ingress[0].cidr`.
@@ -31,13 +37,51 @@ pub(crate) struct Difference {
     pub(crate) values: Option<Values>,
 }
 
-/// A value in the state and in reality.
+/// The two values of an attribute.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Values {
-    /// In the state, if it was there.
+    /// On the first side (the state, for drift), if it was there.
     pub(crate) before: Option<Value>,
-    /// In reality, if it is there.
+    /// On the second side (reality, for drift), if it is there.
     pub(crate) after: Option<Value>,
+}
+
+/// As [`Difference`], with the values still where they were read: they are shown, or hashed, or neither.
+pub(crate) struct Found<'a> {
+    path: String,
+    sides: [Option<&'a Value>; 2],
+    masked: bool,
+}
+
+impl Found<'_> {
+    /// Where, as Terraform writes it: `tags["Name"]`, `ingress[0].cidr`.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What it was and is; `None` where that is kept back.
+    pub(crate) fn values(&self) -> Option<Values> {
+        let [before, after] = self.sides.map(|side| side.filter(|value| !value.is_null()).cloned());
+        (!self.masked).then_some(Values { before, after })
+    }
+
+    /// A keyed hash of each value that is there, shown or not: the same value has the same one in all of an organization.
+    pub(crate) fn hashes(&self, ring: &KeyRing, org: OrgId) -> [Option<[u8; 32]>; 2] {
+        self.sides.map(|side| {
+            side.filter(|value| !value.is_null())
+                .map(|value| hash(value, ring, org))
+        })
+    }
+}
+
+/// The keyed hash of a value that may be kept back, by which it can be told from others.
+pub(crate) fn hash(value: &Value, ring: &KeyRing, org: OrgId) -> [u8; 32] {
+    ring.keyed_hash(HASH_CONTEXT, format!("{org}|{value}").as_bytes())
+}
+
+/// Whether a value that Terraform does not mark may be shown under this name.
+pub(crate) fn is_shown(name: &str, value: &Value) -> bool {
+    !secret::names(name) && !secret::holds(value) && fits(value)
 }
 
 /// One side of a resource: its attributes, and which of them Terraform marks as sensitive.
@@ -50,6 +94,16 @@ pub(crate) struct Side<'a> {
 
 /// The differences between a resource's two sides, in the order of their paths; at most `most` and one.
 pub(crate) fn differences(resource_type: &str, before: Side<'_>, after: Side<'_>, most: usize) -> Vec<Difference> {
+    let found = compare(resource_type, before, after, most).into_iter();
+    let told = found.map(|found| Difference {
+        values: found.values(),
+        path: found.path,
+    });
+    told.collect()
+}
+
+/// As [`differences`], without a copy of any value.
+pub(crate) fn compare<'a>(resource_type: &str, before: Side<'a>, after: Side<'a>, most: usize) -> Vec<Found<'a>> {
     let mut marked = HashSet::new();
     before.marked(&mut marked);
     after.marked(&mut marked);
@@ -190,11 +244,11 @@ struct Walk<'a> {
     all_secret: bool,
     marked: HashSet<&'a str>,
     most: usize,
-    found: Vec<Difference>,
+    found: Vec<Found<'a>>,
 }
 
-impl Walk<'_> {
-    fn between(&mut self, place: &Place, before: Side<'_>, after: Side<'_>) {
+impl<'a> Walk<'a> {
+    fn between(&mut self, place: &Place, before: Side<'a>, after: Side<'a>) {
         let sides = [before, after];
         if self.found.len() > self.most {
             // Whoever asked hears that there are more.
@@ -239,29 +293,26 @@ impl Walk<'_> {
         }
     }
 
-    fn leaf(&mut self, place: &Place, before: Side<'_>, after: Side<'_>) {
+    fn leaf(&mut self, place: &Place, before: Side<'a>, after: Side<'a>) {
         if same(before.value, after.value) {
             return;
         }
         let shown = |side: Side<'_>| !self.hides(side) && side.value.is_none_or(fits);
-        let kept = |side: Side<'_>| side.value.filter(|value| !value.is_null()).cloned();
-        let values = (shown(before) && shown(after)).then(|| Values {
-            before: kept(before),
-            after: kept(after),
-        });
-        self.add(place, values);
+        let masked = !(shown(before) && shown(after));
+        self.add(place, before, after, masked);
     }
 
-    fn mask(&mut self, place: &Place, before: Side<'_>, after: Side<'_>) {
+    fn mask(&mut self, place: &Place, before: Side<'a>, after: Side<'a>) {
         if !same(before.value, after.value) {
-            self.add(place, None);
+            self.add(place, before, after, true);
         }
     }
 
-    fn add(&mut self, place: &Place, values: Option<Values>) {
-        self.found.push(Difference {
+    fn add(&mut self, place: &Place, before: Side<'a>, after: Side<'a>, masked: bool) {
+        self.found.push(Found {
             path: cut(&place.path),
-            values,
+            sides: [before.value, after.value],
+            masked,
         });
     }
 
