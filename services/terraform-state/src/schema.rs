@@ -47,6 +47,10 @@ diesel::table! {
         released_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        keep_versions -> Nullable<Int4>,
+        keep_days -> Int4,
+        keep_weeks -> Int4,
+        stored_bytes -> Int8,
     }
 }
 
@@ -90,6 +94,13 @@ diesel::table! {
         author_kind -> PrincipalEnum,
         author_id -> Uuid,
         created_at -> Timestamptz,
+        lock_id -> Nullable<Text>,
+        body_id -> Uuid,
+        data_key -> Nullable<Bytea>,
+        key_id -> Nullable<Bytea>,
+        base_number -> Nullable<Int8>,
+        weighed_number -> Nullable<Int8>,
+        stored_bytes -> Int8,
     }
 }
 
@@ -99,6 +110,48 @@ diesel::table! {
         version_id -> Uuid,
         place -> Int4,
         sealed -> Bytea,
+    }
+}
+
+diesel::table! {
+    organization_limits (org_id) {
+        org_id -> Uuid,
+        state_bytes -> Nullable<Int8>,
+        stored_bytes -> Nullable<Int8>,
+    }
+}
+
+diesel::table! {
+    compactions (org_id, state_id) {
+        org_id -> Uuid,
+        state_id -> Uuid,
+        due_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    executions (org_id, execution_id) {
+        org_id -> Uuid,
+        execution_id -> Uuid,
+        state_name -> Text,
+        live -> Bool,
+        revision -> Int8,
+    }
+}
+
+diesel::table! {
+    key_rotations (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        key_id -> Bytea,
+        total -> Int8,
+        done -> Int8,
+        failed -> Int8,
+        after_org -> Uuid,
+        after_state -> Uuid,
+        after_number -> Int8,
+        started_at -> Timestamptz,
+        finished_at -> Nullable<Timestamptz>,
     }
 }
 

@@ -307,7 +307,7 @@ fn code(reason: Reason) -> Code {
         | Reason::RoleInUse => Code::FailedPrecondition,
         Reason::ResourceNotFound => Code::NotFound,
         Reason::EtagMismatch | Reason::Conflict => Code::Aborted,
-        Reason::RateLimited | Reason::MessageTooLarge => Code::ResourceExhausted,
+        Reason::RateLimited | Reason::MessageTooLarge | Reason::QuotaExceeded => Code::ResourceExhausted,
         Reason::Overloaded | Reason::DependencyUnavailable | Reason::RevocationUnknown | Reason::KeyMissing => {
             Code::Unavailable
         }

@@ -69,7 +69,8 @@ fn status(reason: Reason) -> StatusCode {
         Reason::MethodUnknown => StatusCode::METHOD_NOT_ALLOWED,
         Reason::StateLocked => StatusCode::LOCKED,
         Reason::LockMismatch | Reason::SerialConflict => StatusCode::CONFLICT,
-        Reason::MessageTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        // 507 would be tried again.
+        Reason::MessageTooLarge | Reason::QuotaExceeded => StatusCode::PAYLOAD_TOO_LARGE,
         Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Reason::KeyMissing
         | Reason::DependencyUnavailable

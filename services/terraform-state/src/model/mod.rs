@@ -5,6 +5,7 @@
 pub mod drift;
 pub mod lock;
 pub(crate) mod masking;
+pub mod retention;
 pub mod state;
 pub mod version;
 
@@ -91,6 +92,12 @@ stored_enum! {
         Normal = "normal",
         /// A push that went over the rules of serial and lineage.
         Forced = "forced",
+        /// Written under a lock that has written again since.
+        Intermediate = "intermediate",
+        /// An older version, brought back.
+        Rollback = "rollback",
+        /// Brought in from elsewhere.
+        Import = "import",
     }
 }
 

@@ -5,7 +5,9 @@ use kit::db::About;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{Caller, DesignId, PrincipalId, PrincipalKind, StateId, lock::Lock, version::Version};
+use super::{
+    Caller, DesignId, PrincipalId, PrincipalKind, StateId, lock::Lock, retention::Retention, version::Version,
+};
 use crate::schema::states;
 
 /// The name of a state, unique in its organization; also its path below `/v1/states/`.
@@ -87,6 +89,9 @@ pub struct State {
     pub created_at: OffsetDateTime,
     /// When it was last written.
     pub updated_at: OffsetDateTime,
+    /// Which of its versions are kept.
+    #[diesel(embed)]
+    pub retention: Retention,
 }
 
 impl State {

@@ -124,6 +124,9 @@ impl From<VersionKind> for v1::StateVersionKind {
         match kind {
             VersionKind::Normal => v1::StateVersionKind::Normal,
             VersionKind::Forced => v1::StateVersionKind::Forced,
+            VersionKind::Intermediate => v1::StateVersionKind::Intermediate,
+            VersionKind::Rollback => v1::StateVersionKind::Rollback,
+            VersionKind::Import => v1::StateVersionKind::Import,
         }
     }
 }

@@ -9,6 +9,14 @@ pub(crate) const WORKER_TABLES: &[&str] = &[
     "designs.user_names",
     "designs.resource_drifts",
     "terraform_state.designs",
+    // Old versions are compacted, thinned and sealed by other keys between calls.
+    "terraform_state.states",
+    "terraform_state.state_locks",
+    "terraform_state.state_versions",
+    "terraform_state.state_chunks",
+    "terraform_state.compactions",
+    "terraform_state.executions",
+    "terraform_state.key_rotations",
     "pipelines.designs",
     "audit.audit_logs",
     "audit.notifications",
@@ -163,6 +171,10 @@ pub(crate) const POLICIES: &[Policy] = &[
 /// Indexes of tenant tables that do not start with `org_id`.
 pub(crate) const INDEXES: &[(&str, &str)] = &[
     (
+        "terraform_state.compactions_due_idx",
+        "what is due is looked for in all organizations",
+    ),
+    (
         "identity.organizations_slug_key",
         "slugs are unique in the installation",
     ),
@@ -266,6 +278,10 @@ pub(crate) const DEFINERS: &[&str] = &[
     "designs.search_templates",
     "pipelines.job_by_credential",
     "pipelines.expired_leases",
+    "terraform_state.due_compactions",
+    "terraform_state.running_rotations",
+    "terraform_state.next_sealed_otherwise",
+    "terraform_state.versions_by_key",
 ];
 
 /// What an app role may do with a table that is no tenant table; nothing where it is not listed.
