@@ -13,6 +13,7 @@ mod installation;
 mod introspect;
 mod invitation;
 mod key_end;
+mod lock_order;
 mod login;
 mod mail;
 mod member;

@@ -1,15 +1,12 @@
 //! Organizations: made, found, listed, changed, deleted and restored.
 
-use api::{
-    events::v1::event::Payload,
-    identity::v1::{get_organization_request::Key, *},
-};
+use api::identity::v1::{get_organization_request::Key, *};
 use futures_util::future::join;
 use prost_types::FieldMask;
 use testkit::Role;
 use tonic::{Code, Status};
 
-use crate::house::{House, PASSWORD, Person, eventually, login, metadata, reason, reason_of, request_id, violations};
+use crate::house::{House, Person, metadata, reason, reason_of, request_id, violations};
 
 pub(crate) async fn create(house: &House, who: &Person, name: &str, slug: &str) -> Result<Organization, Status> {
     let request = CreateOrganizationRequest {

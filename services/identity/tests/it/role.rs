@@ -8,7 +8,6 @@ use api::{
 };
 use testkit::Caller;
 use tonic::{Code, Status};
-use uuid::Uuid;
 
 use crate::house::{House, Person, eventually, metadata, reason, reason_of, request_id, violations};
 

@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::{
     house::{House, reason, request_id, violations},
     installation::{
-        Installation, PATIENCE, at_designs, at_identity, eventually, exchange, fetched_for_the_unknown, kid, replica,
+        Installation, at_designs, at_identity, eventually, exchange, fetched_for_the_unknown, kid, replica,
     },
     without::passes_without,
 };
