@@ -33,7 +33,6 @@ declare
   claimant constant uuid := nullif(current_setting('app.org', true), '')::uuid;
   previous uuid;
 begin
-  perform pg_advisory_xact_lock(hashtextextended('identity.domain.' || wanted, 0));
   select d.org_id into previous from organization_domains d where d.domain = wanted;
   perform from organizations o where o.org_id in (claimant, previous) order by o.org_id for no key update;
   insert into organization_domains (org_id, domain) values (claimant, wanted)

@@ -6,7 +6,7 @@ use tonic::Code;
 
 use crate::house::{House, PASSWORD, Person, eventually, login, reason, request_id, violations};
 
-const NEW: &str = "a wholly other phrase";
+pub(crate) const NEW: &str = "a wholly other phrase";
 
 async fn ask(house: &House, email: &str) -> tonic::Response<RequestPasswordResetResponse> {
     let request = RequestPasswordResetRequest {
@@ -15,7 +15,7 @@ async fn ask(house: &House, email: &str) -> tonic::Response<RequestPasswordReset
     house.auth("").request_password_reset(request).await.unwrap()
 }
 
-fn reset(token: &str, password: &str) -> ResetPasswordRequest {
+pub(crate) fn reset(token: &str, password: &str) -> ResetPasswordRequest {
     ResetPasswordRequest {
         token: token.to_owned(),
         password: password.to_owned(),
@@ -24,7 +24,7 @@ fn reset(token: &str, password: &str) -> ResetPasswordRequest {
 }
 
 /// The token that somebody who asks is sent.
-async fn token(house: &House, person: &Person) -> String {
+pub(crate) async fn token(house: &House, person: &Person) -> String {
     let subject = "Set a new password";
     let letters = || {
         let letters = house.served.mail().to(&person.email).into_iter();
