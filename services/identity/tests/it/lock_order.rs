@@ -42,6 +42,7 @@ async fn with_a_refresh(
 async fn a_session_is_refreshed_while_its_accounts_password_is_reset_or_its_account_deleted() {
     let house = House::open().await;
     let ada = house.person("ada").await;
+    let grace = house.colleague(&ada, "grace", "viewer").await;
     let asked = token(&house, &ada).await;
     let change = async {
         let mut auth = house.auth("");
@@ -51,7 +52,6 @@ async fn a_session_is_refreshed_while_its_accounts_password_is_reset_or_its_acco
     changed.unwrap();
     assert_eq!(reason(refreshed), "REFRESH_TOKEN_INVALID");
 
-    let grace = house.colleague(&ada, "grace", "viewer").await;
     house
         .sql(&format!(
             "delete from organization_members where user_id = '{}' and org_id <> '{}'",

@@ -166,6 +166,7 @@ async fn asking_is_answered_and_written_alike_whatever_becomes_of_it() {
     let before = house.count("outbound_messages").await;
     for name in ["ada", "nobody", "suspended", "deleted"] {
         let answer = ask(&house, &format!("{name}@example.com")).await;
+        // And the trailers, which are put among them.
         let mut headers: Vec<_> = answer.metadata().keys().map(|key| format!("{key:?}")).collect();
         headers.sort();
         answers.push((headers, answer.into_inner()));

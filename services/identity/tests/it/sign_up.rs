@@ -197,6 +197,7 @@ async fn an_address_with_an_account_is_answered_alike_and_its_owner_is_told() {
             ..sign_up(&format!("new-{}", email.to_lowercase().split('@').next().unwrap()))
         };
         let answer = house.auth("").sign_up(request).await.unwrap();
+        // And the trailers, which are put among them.
         let mut headers: Vec<_> = answer.metadata().keys().map(|key| format!("{key:?}")).collect();
         headers.sort();
         let life = answer.into_inner().expires_at.unwrap().seconds;
