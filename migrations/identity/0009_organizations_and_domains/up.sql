@@ -27,13 +27,13 @@ create policy own_membership on organization_domains for select to board3_identi
 
 -- Makes a domain the transaction's organization's, whoever had it, and answers whose it was if it was another's.
 -- Both organizations are changed by it; they are locked in one order, so that two that take from each other both end.
+-- Who calls it has locked the domain's name before, so that whoever comes second sees whose it is by then.
 create function claim_domain(wanted text) returns uuid
 language plpgsql volatile security definer set search_path = identity, pg_temp as $$
 declare
   claimant constant uuid := nullif(current_setting('app.org', true), '')::uuid;
   previous uuid;
 begin
-  perform pg_advisory_xact_lock(hashtextextended('identity.domain.' || wanted, 0));
   select d.org_id into previous from organization_domains d where d.domain = wanted;
   perform from organizations o where o.org_id in (claimant, previous) order by o.org_id for no key update;
   insert into organization_domains (org_id, domain) values (claimant, wanted)

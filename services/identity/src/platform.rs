@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use api::events::v1::{PermissionsChanged, SessionRevoked, UserChanged, event::Payload};
+use api::events::v1::{PermissionsChanged, UserChanged, event::Payload};
 use kit::{
     Error, Reason, Result, Violations,
     auth::{OrgScope, scope::WorkerScope},
@@ -14,6 +14,7 @@ use kit::{
 
 use crate::{
     model::{Account, Email, RoleId},
+    rpc::ending::end_sessions,
     store,
 };
 
@@ -130,12 +131,8 @@ async fn admit(tx: &mut Tx, user: UserId) -> Result<bool> {
 
 /// Takes a user out of the platform's organization, in its transaction and under its lock.
 async fn dismiss(tx: &mut Tx, user: UserId) -> Result<()> {
-    store::user::leave(tx, user).await?;
-    for session in store::suspension::end_sessions(tx, user).await? {
-        tx.tell(Payload::SessionRevoked(SessionRevoked {
-            session_id: session.to_string(),
-        }));
-    }
+    store::member::delete(tx, user).await?;
+    end_sessions(tx, Some(user)).await?;
     tx.acted("DismissPlatformMember", &Account(user));
     Ok(())
 }

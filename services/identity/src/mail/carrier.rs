@@ -34,6 +34,18 @@ pub(super) enum Refused {
     File(std::io::ErrorKind),
 }
 
+impl Refused {
+    /// Whether the same message would be refused again: it makes none, or the server says so (RFC 5321, 5yz). What a server
+    /// says of us, and not of the message, is not for ever: our credentials (RFC 4954) and that it takes no mail (RFC 7504).
+    pub(super) fn permanent(self) -> bool {
+        match self {
+            Refused::Malformed => true,
+            Refused::Answered(code) => (500..600).contains(&code) && ![521, 530, 534, 535, 538].contains(&code),
+            Refused::TimedOut | Refused::Tls | Refused::Unreachable | Refused::File(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -87,4 +99,20 @@ fn message(id: MailId, from: &Mailbox, content: &MailContent) -> Result<Message,
         .header(ContentType::TEXT_PLAIN)
         .body(content.text.clone())
         .map_err(|_| Refused::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_of_the_message_is_for_ever_and_what_it_says_of_us_is_not() {
+        for code in [500, 550, 552, 553, 554] {
+            assert!(Refused::Answered(code).permanent(), "{code}");
+        }
+        for code in [421, 450, 451, 452, 521, 530, 535] {
+            assert!(!Refused::Answered(code).permanent(), "{code}");
+        }
+        assert!(Refused::Malformed.permanent() && !Refused::TimedOut.permanent());
+    }
 }

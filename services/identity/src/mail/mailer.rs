@@ -113,8 +113,13 @@ impl Mailer {
     async fn drain(&self) -> Result<()> {
         let scope = self.kit.scope();
         loop {
+            let instance = self.kit.config.instance.as_deref().unwrap_or_default();
             let claim = self.kit.worker.read(&scope, async |tx| {
-                store::mail::claim(tx, BATCH, LEASE.as_secs_f64(), LIFETIME.as_secs_f64()).await
+                let claimed = store::mail::claim(tx, BATCH, LEASE.as_secs_f64(), LIFETIME.as_secs_f64()).await?;
+                if !claimed.is_empty() {
+                    failpoint::hit_in("mail.claimed", instance).await?;
+                }
+                Ok::<_, Error>(claimed)
             });
             let claimed = claim.await?;
             if claimed.is_empty() {
@@ -151,10 +156,15 @@ impl Mailer {
             return Ok(());
         };
         let (id, kind, attempts) = (mail.id, mail.kind.as_str(), mail.attempts);
-        if mail.last || refused == Refused::Malformed {
+        if mail.last || refused.permanent() {
             self.kit
                 .worker
-                .read(&scope, async |tx| store::mail::update_given_up(tx, id, attempts).await)
+                .read(&scope, async |tx| {
+                    if store::mail::update_given_up(tx, id, attempts).await? {
+                        tx.acted("GiveUpMessage", &id);
+                    }
+                    Ok::<_, Error>(())
+                })
                 .await?;
             self.figures.given_up.fetch_add(1, Ordering::Relaxed);
             tracing::error!(message_id = %id, kind, attempts, %refused, "a message is given up");

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use kit::{
     crypto::KeyRing,
+    failpoint,
     rate::{HourlyLimit, Limiter},
 };
 use tokio::sync::Notify;
@@ -44,7 +45,12 @@ impl Post {
     }
 
     /// Whether an address gets one more message that it did not itself sign in to ask for; counts it if so.
+    ///
+    /// The switch `identity.mail_limit` lets everything through, for tests.
     pub(crate) async fn may_send(&self, to: &Email) -> bool {
+        if failpoint::without("identity.mail_limit") {
+            return true;
+        }
         let name = format!("mail:{}", URL_SAFE_NO_PAD.encode(self.address(to)));
         self.limiter.check(&[(name, self.unasked)]).await.allowed
     }

@@ -1,6 +1,6 @@
 //! Etags: which state of a thing a caller has seen.
 
-use kit::{Error, Reason, Result, Violations};
+use kit::{Error, Reason, Result, Violations, failpoint};
 
 /// An etag as it came in; any other text than the current one is merely not current.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +25,10 @@ impl Etag {
     /// Lets through who has seen this version of a thing.
     ///
     /// # Errors
-    /// ETAG_MISMATCH with the current etag.
+    /// ETAG_MISMATCH with the current etag. The switch `identity.etag` lets everybody through, for tests.
     pub(crate) fn expect(&self, version: i64, thing: &'static str) -> Result<()> {
         let current = Etag::of(version);
-        if *self == current {
+        if *self == current || failpoint::without("identity.etag") {
             return Ok(());
         }
         Err(Error::new(

@@ -2,6 +2,7 @@
 //!
 //! Nothing that somebody else typed stands in a subject or makes a line of its own.
 
+use kit::db::About;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,13 @@ use super::{Email, Name};
 kit::id! {
     /// A message.
     MailId
+}
+
+impl About for MailId {
+    const TYPE: &'static str = "message";
+    fn id(&self) -> String {
+        self.to_string()
+    }
 }
 
 /// A message to an address.

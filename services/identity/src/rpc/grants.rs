@@ -9,7 +9,7 @@ use kit::{
 };
 
 use crate::{
-    model::{Held, Role},
+    model::{Held, Member, Role},
     store,
 };
 
@@ -40,6 +40,19 @@ pub(super) async fn find_role(tx: &mut Tx, name: &str) -> Result<Role> {
         .ok_or_else(|| Error::not_found("role", name))?;
     failpoint::hit_in("identity.role_found", &tx.org().to_string()).await?;
     Ok(role)
+}
+
+/// Lets a member go, be something else or be kept out, unless nobody would own the organization then.
+///
+/// # Errors
+/// LAST_OWNER, which names the organization. The switch `identity.last_owner` lets everybody go, for tests.
+pub(super) async fn an_owner_stays(tx: &mut Tx, member: &Member) -> Result<()> {
+    let owner = member.is_owner() && !failpoint::without("identity.last_owner");
+    if owner && !store::member::other_owner_exists(tx, member.user_id).await? {
+        let refused = "the last owner of an organization stays one; hand it over or delete it first";
+        return Err(Error::new(Reason::LastOwner, refused).with("organization_id", tx.org().to_string()));
+    }
+    Ok(())
 }
 
 /// Makes the next version of the organization's permissions; every service asks anew for what it needs.

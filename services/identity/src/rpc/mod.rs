@@ -2,6 +2,7 @@
 
 mod api_key;
 mod auth;
+pub(crate) mod ending;
 mod grants;
 mod organization;
 mod permission;

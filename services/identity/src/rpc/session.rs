@@ -47,7 +47,7 @@ impl Identity {
     pub(super) async fn open(&self, tx: &mut Tx, session: &Session) -> Result<SessionTokens> {
         tx.enter(session.org_id, Principal::User(session.user_id)).await?;
         store::organization::lock_entry(tx).await?;
-        let org = place(tx, session).await?.ok_or_else(gone)?;
+        let org = place(tx, session.org_id, session.user_id).await?.ok_or_else(gone)?;
         failpoint::hit_in("identity.entering", &session.user_id.to_string()).await?;
         let refresh = RefreshToken::new(&self.ring, session.id, 1);
         let versions = versions(tx, session.user_id, org).await?;
@@ -57,6 +57,8 @@ impl Identity {
     }
 
     /// Continues the session of a refresh token, or ends it if the token was used before.
+    ///
+    /// The switch `identity.lock_order` takes the session's row before the user's, for tests.
     pub(super) async fn refresh(&self, tx: &mut Tx, token: &RefreshToken) -> Result<Refreshed> {
         let Some(state) = store::lookup::session_state(tx, token.session()).await? else {
             return Ok(Refreshed::Void);
@@ -65,13 +67,22 @@ impl Identity {
             return Ok(Refreshed::Void);
         }
         tx.enter(state.org_id, Principal::User(state.user_id)).await?;
+        let Some(org) = place(tx, state.org_id, state.user_id).await? else {
+            return Ok(Refreshed::Void);
+        };
+        // The user's row before the session's, as for everybody who takes both.
+        let late = failpoint::without("identity.session_lock") || failpoint::without("identity.lock_order");
+        let early = match late {
+            true => None,
+            false => match versions(tx, state.user_id, org).await {
+                Err(error) if error.reason() == Reason::SessionRevoked => return Ok(Refreshed::Void),
+                versions => Some(versions?),
+            },
+        };
         let Some(family) = store::session::lock(tx, token.session()).await? else {
             return Ok(Refreshed::Void);
         };
         let session = family.session.clone();
-        let Some(org) = place(tx, &session).await? else {
-            return Ok(Refreshed::Void);
-        };
         let successor = match family.judge(&self.ring, token) {
             Presented::Current => {
                 let next = RefreshToken::new(&self.ring, session.id, token.generation() + 1);
@@ -96,7 +107,10 @@ impl Identity {
             }
             Presented::Void => return Ok(Refreshed::Void),
         };
-        let versions = versions(tx, session.user_id, org).await?;
+        let versions = match early {
+            Some(versions) => versions,
+            None => versions(tx, session.user_id, org).await?,
+        };
         let tokens = self.tokens(&session, org, &successor, versions)?;
         Ok(Refreshed::Tokens(session, tokens))
     }
@@ -189,11 +203,11 @@ pub(super) async fn revoke_all(tx: &mut Tx, user: UserId, but: Option<SessionId>
 /// the session has no place any more.
 ///
 /// The platform's own members are told from users without an organization here, and nowhere else.
-async fn place(tx: &mut Tx, session: &Session) -> Result<Option<Option<OrgId>>> {
-    if store::member::exists(tx, session.org_id, session.user_id).await? {
-        Ok(Some(Some(session.org_id)))
+async fn place(tx: &mut Tx, org: OrgId, user: UserId) -> Result<Option<Option<OrgId>>> {
+    if store::member::exists(tx, org, user).await? {
+        Ok(Some(Some(org)))
     } else {
-        Ok((session.org_id == OrgId::PLATFORM).then_some(None))
+        Ok((org == OrgId::PLATFORM).then_some(None))
     }
 }
 

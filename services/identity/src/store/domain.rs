@@ -6,7 +6,7 @@ use diesel::{
     sql_types::{self, Bool},
 };
 use diesel_async::RunQueryDsl;
-use kit::{Result, db::Tx, ids::OrgId};
+use kit::{Result, db::Tx, failpoint, ids::OrgId};
 use time::OffsetDateTime;
 
 use crate::{
@@ -32,8 +32,17 @@ pub(crate) async fn list(tx: &mut Tx, orgs: &[OrgId]) -> Result<Vec<(OrgId, Doma
     Ok(domains)
 }
 
-/// Makes a domain the transaction's organization's, whoever had it; answers who did, if it was another.
+/// Makes a domain the transaction's organization's, whoever had it; answers who did, if it was another. Who claims it at the
+/// same moment waits here, and then takes it away from the first.
+///
+/// The switch `identity.domain_lock` takes the waiting away, for tests.
 pub(crate) async fn claim(tx: &mut Tx, domain: &Domain) -> Result<Option<OrgId>> {
+    if !failpoint::without("identity.domain_lock") {
+        diesel::sql_query("select pg_advisory_xact_lock(hashtextextended('identity.domain.' || $1, 0))")
+            .bind::<sql_types::Text, _>(domain.as_str())
+            .execute(tx)
+            .await?;
+    }
     let claimed: Claimed = diesel::sql_query("select claim_domain($1) as previous")
         .bind::<sql_types::Text, _>(domain.as_str())
         .get_result(tx)

@@ -6,7 +6,7 @@ use diesel::{
     sql_types::{Binary, Bool, Double, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid},
 };
 use diesel_async::RunQueryDsl;
-use kit::{Error, Result, crypto::KeyRing, db::Tx};
+use kit::{Error, Result, crypto::KeyRing, db::Tx, failpoint};
 use secrecy::ExposeSecret;
 
 use crate::{
@@ -59,18 +59,25 @@ pub(crate) async fn enqueue(tx: &mut Tx, ring: &KeyRing, mail: &Mail) -> Result<
 
 /// Takes due messages in hand, oldest first. Others skip them for `lease` seconds: by then they are sent, put off, or
 /// their bearer is dead.
+///
+/// The switch `identity.mail_claim` makes nobody skip what is in another's hand, for tests.
 pub(crate) async fn claim(tx: &mut Tx, most: i32, lease: f64, lifetime: f64) -> Result<Vec<Claimed>> {
-    let query = "
-        update outbound_messages m
+    let locked = match failpoint::without("identity.mail_claim") {
+        true => "",
+        false => "for update skip locked",
+    };
+    let query = format!(
+        "update outbound_messages m
         set attempts = m.attempts + 1, next_attempt_at = clock_timestamp() + make_interval(secs => $2)
         where m.id in (
           select d.id from outbound_messages d
           where d.sent_at is null and d.given_up_at is null and d.next_attempt_at <= clock_timestamp()
           order by d.next_attempt_at limit $1
-          for update skip locked
+          {locked}
         )
         returning m.id, m.kind, m.content, m.attempts,
-          m.created_at < clock_timestamp() - make_interval(secs => $3) as last";
+          m.created_at < clock_timestamp() - make_interval(secs => $3) as last"
+    );
     Ok(diesel::sql_query(query)
         .bind::<Integer, _>(most)
         .bind::<Double, _>(lease)
@@ -106,15 +113,15 @@ pub(crate) async fn update_put_off(tx: &mut Tx, id: MailId, attempts: i32, secon
     Ok(())
 }
 
-/// The message is kept and not tried again.
-pub(crate) async fn update_given_up(tx: &mut Tx, id: MailId, attempts: i32) -> Result<()> {
-    diesel::update(outbound_messages::table.find(id))
+/// The message is kept and not tried again; `false` for one that somebody else has in hand by now.
+pub(crate) async fn update_given_up(tx: &mut Tx, id: MailId, attempts: i32) -> Result<bool> {
+    let given_up = diesel::update(outbound_messages::table.find(id))
         .filter(outbound_messages::attempts.eq(attempts))
         .filter(outbound_messages::sent_at.is_null())
         .set(outbound_messages::given_up_at.eq(sql::<Nullable<Timestamptz>>(NOW)))
         .execute(tx)
         .await?;
-    Ok(())
+    Ok(given_up == 1)
 }
 
 /// Forgets that messages were sent, a day later.

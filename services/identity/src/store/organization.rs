@@ -251,21 +251,24 @@ pub(crate) async fn revoke_sessions(tx: &mut Tx, of: Option<UserId>) -> Result<V
     let seconds = 2 * auth::token::ACCESS_LIFETIME.as_secs();
     let has_tokens = format!("(greatest(created_at, rotated_at) > clock_timestamp() - interval '{seconds} seconds')");
     let standing = sessions::org_id.eq(tx.org()).and(sessions::revoked_at.is_null());
-    let ended = (
-        sessions::revoked_at.eq(sql::<Nullable<Timestamptz>>("clock_timestamp()")),
-        sessions::successor.eq(None::<Vec<u8>>),
-    );
-    let answer = (sessions::id, sql::<Bool>(&has_tokens));
-    let revoked: Vec<(SessionId, bool)> = match of {
+    // In one order, so that two who end the same ones wait for each other and not both.
+    let all = sessions::table.select(sessions::id).order(sessions::id);
+    let ids: Vec<SessionId> = match of {
         Some(user) => {
-            let theirs = sessions::table.filter(standing.and(sessions::user_id.eq(user)));
-            diesel::update(theirs).set(ended).returning(answer).load(tx).await?
+            let theirs = all.filter(standing.and(sessions::user_id.eq(user)));
+            theirs.for_update().load(tx).await?
         }
-        None => {
-            let all = sessions::table.filter(standing);
-            diesel::update(all).set(ended).returning(answer).load(tx).await?
-        }
+        None => all.filter(standing).for_update().load(tx).await?,
     };
+    let revoked: Vec<(SessionId, bool)> =
+        diesel::update(sessions::table.filter(sessions::org_id.eq(tx.org()).and(sessions::id.eq_any(ids))))
+            .set((
+                sessions::revoked_at.eq(sql::<Nullable<Timestamptz>>("clock_timestamp()")),
+                sessions::successor.eq(None::<Vec<u8>>),
+            ))
+            .returning((sessions::id, sql::<Bool>(&has_tokens)))
+            .load(tx)
+            .await?;
     Ok(revoked
         .into_iter()
         .filter_map(|(id, has_tokens)| has_tokens.then_some(id))

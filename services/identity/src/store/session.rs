@@ -79,7 +79,7 @@ macro_rules! family {
 
 /// A session's tokens; those who present another of them at the same moment wait here.
 ///
-/// The switch `identity.session_lock` takes the waiting away, for tests.
+/// The switch `identity.session_lock` takes the waiting away, here and for the user's row before, for tests.
 pub(crate) async fn lock(tx: &mut Tx, id: SessionId) -> Result<Option<Family>> {
     let family = family!(tx, id);
     Ok(if failpoint::without("identity.session_lock") {

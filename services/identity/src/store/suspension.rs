@@ -8,14 +8,13 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use kit::{
     Result,
-    auth::token::ACCESS_LIFETIME,
     db::Tx,
     ids::{OrgId, UserId},
 };
 
 use crate::{
     model::{Held, SessionId},
-    schema::{organization_members, sessions},
+    schema::organization_members,
 };
 
 /// Keeps a member out of the transaction's organization; `false` for one who is kept out already.
@@ -49,32 +48,6 @@ pub(crate) async fn delete(tx: &mut Tx, user: UserId) -> Result<bool> {
         .execute(tx)
         .await?;
     Ok(let_in == 1)
-}
-
-/// Ends a user's sessions of the transaction's organization; answers those of which an access token may still be about.
-pub(crate) async fn end_sessions(tx: &mut Tx, user: UserId) -> Result<Vec<SessionId>> {
-    // A token comes with an opening or a rotation, and lives so long; twice that for clocks that differ.
-    let seconds = 2 * ACCESS_LIFETIME.as_secs();
-    let recent = format!("(greatest(created_at, rotated_at) > clock_timestamp() - interval '{seconds} seconds')");
-    let standing = sessions::table.filter(
-        sessions::org_id
-            .eq(tx.org())
-            .and(sessions::user_id.eq(user))
-            .and(sessions::revoked_at.is_null()),
-    );
-    let ended: Vec<(SessionId, bool)> = diesel::update(standing)
-        .set((
-            sessions::revoked_at.eq(sql::<Nullable<Timestamptz>>("clock_timestamp()")),
-            sessions::successor.eq(None::<Vec<u8>>),
-        ))
-        .returning((sessions::id, sql::<Bool>(&recent)))
-        .load(tx)
-        .await?;
-    Ok(ended
-        .into_iter()
-        .filter(|(_, recent)| *recent)
-        .map(|(id, _)| id)
-        .collect())
 }
 
 /// What became of an account.

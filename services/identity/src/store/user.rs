@@ -189,14 +189,6 @@ pub(crate) async fn list_visited_orgs(tx: &mut Tx, user: UserId) -> Result<Vec<O
         .await?)
 }
 
-/// Takes a user out of the transaction's organization.
-pub(crate) async fn leave(tx: &mut Tx, user: UserId) -> Result<()> {
-    diesel::delete(organization_members::table.find((tx.org(), user)))
-        .execute(tx)
-        .await?;
-    Ok(())
-}
-
 /// Makes an account one that is gone, and answers its last epoch and version; none if it was gone already.
 pub(crate) async fn delete(tx: &mut Tx, user: UserId, known_in: &[OrgId]) -> Result<Option<(i64, i64)>> {
     let known_in: Vec<uuid::Uuid> = known_in.iter().map(|org| org.0).collect();

@@ -9,7 +9,7 @@ use crate::{
     suspension::{answer, enter, key},
 };
 
-async fn delete(house: &House, who: &Person, anonymize: bool) -> Result<(), Status> {
+pub(crate) async fn delete(house: &House, who: &Person, anonymize: bool) -> Result<(), Status> {
     let request = DeleteUserRequest {
         password: PASSWORD.to_owned(),
         anonymize,

@@ -5,9 +5,13 @@ use api::{
     identity::v1::*,
 };
 use futures_util::future::join;
+use kit::failpoint::{Action, arm};
 use tonic::Status;
 
-use crate::house::{House, PASSWORD, Person, eventually, login, reason, reason_of, request_id, violations};
+use crate::{
+    house::{House, PASSWORD, Person, eventually, login, reason, reason_of, request_id, violations},
+    without::passes_without,
+};
 
 const NEXT: &str = "another horse, another battery";
 
@@ -139,6 +143,32 @@ async fn the_new_password_keeps_to_the_rules_and_is_another() {
     }
     assert!(house.active(&ada).await);
     assert!(house.audited("identity.ChangePassword").await.is_empty());
+}
+
+#[tokio::test]
+async fn of_two_changes_whose_password_was_right_one_wins() {
+    let house = House::open().await;
+    let ada = house.person("ada").await;
+    let proven = arm(format!("identity.password_proven/{}", ada.user), Action::Hold);
+    let both = join(
+        ask(&house, ada.token(), change(PASSWORD, NEXT)),
+        ask(&house, ada.token(), change(PASSWORD, "quite another battery")),
+    );
+    let release = async {
+        proven.held(2).await;
+        proven.release();
+    };
+    match join(both, release).await.0 {
+        (Ok(_), Err(refused)) | (Err(refused), Ok(_)) => assert_eq!(reason_of(&refused), "REAUTHENTICATION_FAILED"),
+        both => panic!("{both:?}"),
+    }
+}
+
+#[tokio::test]
+async fn without_the_epoch_a_second_change_overwrites_the_first() {
+    let test = "change_password::of_two_changes_whose_password_was_right_one_wins";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.password_epoch", test).await);
 }
 
 #[tokio::test]

@@ -2,9 +2,10 @@
 
 use api::identity::v1::{get_organization_request::Key, *};
 use futures_util::future::join;
+use kit::failpoint::{Action, arm};
 use tonic::Status;
 
-use crate::house::{House, Person, reason, violations};
+use crate::house::{House, Person, eventually, reason, violations};
 
 async fn ask(house: &House, who: &Person, domain: &str, mailbox: DomainMailbox) -> Result<(), Status> {
     let request = RequestDomainVerificationRequest {
@@ -117,7 +118,51 @@ async fn a_domain_changes_hands_on_a_new_proof() {
     let after = mine(&house, &ada).await;
     assert_eq!(after.domains, Vec::<String>::new());
     assert_ne!(after.etag, seen.etag);
+    let [lost] = &house.audited("identity.LoseDomain").await[..] else {
+        panic!("one event")
+    };
+    assert_eq!(
+        (&lost.organization_id, lost.resource.clone().unwrap().id.as_str()),
+        (&ada.org, "example.org")
+    );
+    // Of who has it now the former owner learns nothing.
+    assert!(!format!("{lost:?}").contains(&eve.user) && lost.caller_address.is_empty());
     assert_eq!(reason(remove(&house, &ada, "example.org").await), "RESOURCE_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn of_two_who_claim_a_domain_at_once_the_second_takes_it_from_the_first() {
+    let house = House::open().await;
+    let (ada, eve) = (house.person("ada").await, house.person("eve").await);
+    let domain = "claimed-at-once.example.org";
+    let of_ada = token(&house, &ada, domain).await;
+    ask(&house, &eve, domain, DomainMailbox::Hostmaster).await.unwrap();
+    let letter = house.served.mail();
+    let letter = letter.wait(&format!("hostmaster@{domain}"), "Confirm a domain").await;
+    let claimed = arm(format!("identity.domain_claimed/{domain}"), Action::Hold).only(1);
+    let second = async {
+        claimed.held(1).await;
+        let admin = house.served.database.admin().await;
+        let waits = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'";
+        let release = async {
+            eventually("the second waits", async || {
+                admin.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0
+            })
+            .await;
+            claimed.release();
+        };
+        join(verify(&house, &eve, letter.token()), release).await.0
+    };
+    let (first, second) = join(verify(&house, &ada, &of_ada), second).await;
+    assert_eq!(
+        (first.unwrap(), second.unwrap()),
+        (vec![domain.to_owned()], vec![domain.to_owned()])
+    );
+    assert_eq!(mine(&house, &ada).await.domains, Vec::<String>::new());
+    let lost = house.audited("identity.LoseDomain").await;
+    let lost: Vec<_> = lost.iter().map(|event| event.organization_id.as_str()).collect();
+    assert_eq!(lost, [ada.org.as_str()]);
 }
 
 #[tokio::test]

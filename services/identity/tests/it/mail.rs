@@ -11,6 +11,7 @@ use testkit::Served;
 use crate::{
     house::{House, eventually, sign_up},
     smtp::{Smtp, Turn},
+    without::passes_without,
 };
 
 const FROM: (&str, &str) = ("BOARD3_MAIL_FROM", "Board3 <board3@example.com>");
@@ -180,6 +181,112 @@ async fn a_message_that_nobody_takes_for_three_days_is_given_up_and_kept() {
         "{metrics}"
     );
     assert!(smtp.taken().is_empty());
+}
+
+#[tokio::test]
+async fn a_message_that_the_server_refuses_for_ever_is_given_up_at_once_and_the_trail_says_so() {
+    let smtp = Smtp::start(&[Turn::Reject]).await;
+    let house = house_with(&smtp).await;
+    house.auth("").sign_up(sign_up("ada")).await.unwrap();
+    let given_up = "outbound_messages where given_up_at is not null and attempts = 1";
+    eventually("it is given up", async || house.count(given_up).await == 1).await;
+    hurry(&house).await;
+    // Another message goes its way, and this one is not among those that are due.
+    house.auth("").sign_up(sign_up("grace")).await.unwrap();
+    eventually("the other is sent", async || smtp.taken().len() == 1).await;
+    assert_eq!(smtp.seen(), [Turn::Reject, Turn::Take]);
+    let [event] = &house.audited("identity.GiveUpMessage").await[..] else {
+        panic!("one event")
+    };
+    assert_eq!(event.resource.clone().unwrap().r#type, "message");
+    assert!(!format!("{event:?}").contains("example.com"));
+    let metrics = house.served.running.kit.metrics.render();
+    assert!(
+        metrics.contains("outbound_messages{outcome=\"given_up\"} 1"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn what_one_replica_has_in_hand_another_passes_by() {
+    let smtp = Smtp::start(&[]).await;
+    let house = house_with(&smtp).await;
+    let replica = kit::service::start(identity::SERVICE, Env::of(house.served.env.clone()))
+        .await
+        .unwrap();
+    let mut env = house.served.env.iter();
+    let (_, instance) = env.find(|(name, _)| name == "BOARD3_INSTANCE").unwrap();
+    let claimed = arm(format!("mail.claimed/{instance}"), Action::Hold);
+    house.auth("").sign_up(sign_up("ada")).await.unwrap();
+    claimed.held(1).await;
+    house.auth("").sign_up(sign_up("grace")).await.unwrap();
+    let admin = house.served.database.admin().await;
+    let waits = "select count(*) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock' and query like '%outbound_messages%'";
+    eventually("the other takes what is left, or waits", async || {
+        claimed.hits() > 1 || admin.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0
+    })
+    .await;
+    let in_hand = claimed.hits();
+    claimed.release();
+    eventually("both are sent", async || table(&house.served).await == (2, 2, 0)).await;
+    let taken = smtp.taken();
+    let recipients: BTreeSet<_> = taken.iter().map(|message| recipient(message)).collect();
+    assert_eq!((taken.len(), recipients.len(), in_hand), (2, 2, 2));
+    assert_eq!(house.count("outbound_messages where attempts = 1").await, 2);
+    drop(replica);
+}
+
+#[tokio::test]
+async fn without_the_claim_two_replicas_want_the_same_message() {
+    let test = "mail::what_one_replica_has_in_hand_another_passes_by";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.mail_claim", test).await);
+}
+
+#[tokio::test]
+async fn the_mailers_queries_are_planned_on_their_indexes() {
+    let house = House::open().await;
+    let admin = house.served.database.admin().await;
+    admin
+        .batch_execute(
+            "set search_path = identity; set enable_seqscan = off; set enable_bitmapscan = off; set enable_sort = off",
+        )
+        .await
+        .unwrap();
+    for (index, query) in [
+        (
+            "outbound_messages_due_idx",
+            "select id from outbound_messages where sent_at is null and given_up_at is null
+               and next_attempt_at <= clock_timestamp() order by next_attempt_at limit 8 for update skip locked",
+        ),
+        (
+            "outbound_messages_sent_at_idx",
+            "delete from outbound_messages where sent_at < now() - interval '1 day'",
+        ),
+        (
+            "sign_ups_address_hash_idx",
+            "select id from sign_ups where org_id = '00000000-0000-0000-0000-000000000001' and address_hash = ''",
+        ),
+        (
+            "sign_ups_expires_at_idx",
+            "delete from sign_ups where org_id = '00000000-0000-0000-0000-000000000001' and expires_at < now()",
+        ),
+        (
+            "password_resets_user_id_idx",
+            "delete from password_resets where org_id = '00000000-0000-0000-0000-000000000001'
+               and user_id = '00000000-0000-0000-0000-000000000001'",
+        ),
+        (
+            "password_resets_expires_at_idx",
+            "delete from password_resets where org_id = '00000000-0000-0000-0000-000000000001' and expires_at < now()",
+        ),
+    ] {
+        let plan = admin.query(&format!("explain {query}"), &[]).await.unwrap();
+        let plan: Vec<&str> = plan.iter().map(|row| row.get(0)).collect();
+        let plan = plan.join("\n");
+        assert!(plan.contains(index), "{query} does not use {index}:\n{plan}");
+    }
 }
 
 #[tokio::test]

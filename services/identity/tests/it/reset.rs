@@ -6,7 +6,7 @@ use tonic::Code;
 
 use crate::house::{House, PASSWORD, Person, eventually, login, reason, request_id, violations};
 
-const NEW: &str = "a wholly other phrase";
+pub(crate) const NEW: &str = "a wholly other phrase";
 
 async fn ask(house: &House, email: &str) -> tonic::Response<RequestPasswordResetResponse> {
     let request = RequestPasswordResetRequest {
@@ -15,7 +15,7 @@ async fn ask(house: &House, email: &str) -> tonic::Response<RequestPasswordReset
     house.auth("").request_password_reset(request).await.unwrap()
 }
 
-fn reset(token: &str, password: &str) -> ResetPasswordRequest {
+pub(crate) fn reset(token: &str, password: &str) -> ResetPasswordRequest {
     ResetPasswordRequest {
         token: token.to_owned(),
         password: password.to_owned(),
@@ -24,7 +24,7 @@ fn reset(token: &str, password: &str) -> ResetPasswordRequest {
 }
 
 /// The token that somebody who asks is sent.
-async fn token(house: &House, person: &Person) -> String {
+pub(crate) async fn token(house: &House, person: &Person) -> String {
     let subject = "Set a new password";
     let letters = || {
         let letters = house.served.mail().to(&person.email).into_iter();
@@ -166,6 +166,7 @@ async fn asking_is_answered_and_written_alike_whatever_becomes_of_it() {
     let before = house.count("outbound_messages").await;
     for name in ["ada", "nobody", "suspended", "deleted"] {
         let answer = ask(&house, &format!("{name}@example.com")).await;
+        // And the trailers, which are put among them.
         let mut headers: Vec<_> = answer.metadata().keys().map(|key| format!("{key:?}")).collect();
         headers.sort();
         answers.push((headers, answer.into_inner()));

@@ -1,10 +1,14 @@
 //! Signing up: what is made, when, and what nobody learns by it.
 
 use api::{events::v1::event::Payload, identity::v1::*};
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
+use kit::failpoint::{Action, arm};
 use tonic::Code;
 
-use crate::house::{House, PASSWORD, eventually, login, metadata, reason, reason_of, request_id, sign_up, violations};
+use crate::{
+    house::{House, PASSWORD, eventually, login, metadata, reason, reason_of, request_id, sign_up, violations},
+    without::passes_without,
+};
 
 const PLATFORM: &str = "00000000-0000-7000-8000-000000000000";
 
@@ -193,6 +197,7 @@ async fn an_address_with_an_account_is_answered_alike_and_its_owner_is_told() {
             ..sign_up(&format!("new-{}", email.to_lowercase().split('@').next().unwrap()))
         };
         let answer = house.auth("").sign_up(request).await.unwrap();
+        // And the trailers, which are put among them.
         let mut headers: Vec<_> = answer.metadata().keys().map(|key| format!("{key:?}")).collect();
         headers.sort();
         let life = answer.into_inner().expires_at.unwrap().seconds;
@@ -300,6 +305,56 @@ async fn of_two_sign_ups_for_one_address_the_first_proven_counts() {
     assert_eq!((made.len(), refused.len()), (1, 1));
     assert_eq!(reason(refused.into_iter().next().unwrap()), "EMAIL_TOKEN_INVALID");
     assert_eq!((house.count("users").await, house.count("sign_ups").await), (1, 0));
+}
+
+#[tokio::test]
+async fn who_proves_an_address_that_is_being_proven_waits_and_learns_nothing() {
+    let house = House::open().await;
+    let (email, mut tokens) = ("address-lock@example.com", Vec::new());
+    for name in ["ada", "ada-two"] {
+        let request = SignUpRequest {
+            email: email.to_owned(),
+            ..sign_up(name)
+        };
+        house.auth("").sign_up(request).await.unwrap();
+        let sent = tokens.len() + 1;
+        let letters = || house.served.mail().to(email);
+        eventually("the message arrives", async || letters().len() == sent).await;
+        tokens.push(letters()[sent - 1].token().to_owned());
+    }
+    let proving = arm(format!("identity.address_locked/{email}"), Action::Hold);
+    let answers = join_all(tokens.iter().map(|token| {
+        let mut client = house.auth("");
+        async move { client.verify_email(verify(token)).await }
+    }));
+    let release = async {
+        let admin = house.served.database.admin().await;
+        let waits = "select count(*) from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock' and query like '%sign_ups%'";
+        eventually("the other waits, or has come as far", async || {
+            proving.hits() > 1 || admin.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) > 0
+        })
+        .await;
+        proving.release();
+    };
+    let (answers, ()) = join(answers, release).await;
+    let (made, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!((made.len(), refused.len()), (1, 1));
+    assert_eq!(reason(refused.into_iter().next().unwrap()), "EMAIL_TOKEN_INVALID");
+}
+
+#[tokio::test]
+async fn without_the_addresss_lock_who_is_second_learns_that_there_is_an_account() {
+    let test = "sign_up::who_proves_an_address_that_is_being_proven_waits_and_learns_nothing";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.address_lock", test).await);
+}
+
+#[tokio::test]
+async fn without_the_hourly_limit_an_address_is_flooded() {
+    let test = "sign_up::strangers_make_us_send_three_messages_an_hour_to_an_address";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.mail_limit", test).await);
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ pub(crate) enum Turn {
     Take,
     /// Its recipient is refused for now.
     Refuse,
+    /// Its recipient is refused for ever.
+    Reject,
     /// The connection ends in the middle of it.
     Drop,
     /// It is taken, and the connection ends before that is said.
@@ -94,6 +96,7 @@ impl Smtp {
                     "250 ok\r\n"
                 }
                 "RCPT" if turn == Turn::Refuse => "450 <ada@example.com> not now\r\n",
+                "RCPT" if turn == Turn::Reject => "550 <ada@example.com> no such mailbox\r\n",
                 "DATA" if turn == Turn::Drop => return Ok(()),
                 "DATA" => {
                     stream.write_all(b"354 go on\r\n").await?;

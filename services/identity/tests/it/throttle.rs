@@ -253,6 +253,8 @@ fn told(answer: &Result<LoginResponse, Status>) -> (String, String, String, Vec<
         .error_info()
         .map(|info| info.metadata.keys().cloned().collect())
         .unwrap_or_default();
+    // Headers and trailers alike.
+    metadata.extend(status.metadata().keys().map(|key| format!("{key:?}")));
     metadata.sort();
     (
         reason_of(status),

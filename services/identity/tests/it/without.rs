@@ -91,6 +91,27 @@ async fn without_the_organizations_lock_two_owners_remove_each_other() {
 }
 
 #[tokio::test]
+async fn without_its_guard_the_last_owner_goes() {
+    let test = "account::the_last_owner_of_an_organization_keeps_the_account";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.last_owner", test).await);
+}
+
+#[tokio::test]
+async fn without_etags_an_organization_is_changed_unseen() {
+    let test = "organization::a_change_is_made_to_what_was_seen_also_when_two_change_it_at_once";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.etag", test).await);
+}
+
+#[tokio::test]
+async fn without_the_domains_lock_its_former_owner_is_not_told() {
+    let test = "domain::of_two_who_claim_a_domain_at_once_the_second_takes_it_from_the_first";
+    assert!(passes_without("nothing", test).await);
+    assert!(!passes_without("identity.domain_lock", test).await);
+}
+
+#[tokio::test]
 async fn without_the_founders_lock_a_user_owns_one_too_many() {
     let test = "organization::a_user_owns_at_most_a_hundred_also_when_two_are_made_at_once";
     assert!(passes_without("nothing", test).await);

@@ -33,8 +33,11 @@ use crate::{
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// How long a permission set is kept; its key holds the version, so nothing stale is found in it.
 const PERMISSIONS_KEPT: Duration = Duration::from_secs(30 * 60);
-/// An API key's token is renewed this long before it ends.
-const RENEWED_BEFORE: Duration = Duration::from_secs(60);
+/// How long an API key's token is used before identity is asked again, which notes that the key is in use: with what identity
+/// itself leaves out, `last_used_at` is a minute late at most.
+const REUSED: Duration = Duration::from_secs(30);
+/// How long an API key's token is used on while identity does not answer, before it is asked again.
+const PUT_UP_WITH: Duration = Duration::from_secs(5);
 /// How long an API key that identity refused is refused without asking.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// Most exchanges at once; keys that share a lane wait for each other.
@@ -63,8 +66,8 @@ pub struct Gate {
 
 /// What became of an API key's exchange.
 enum Exchanged {
-    /// What its token says, and the id of the key that signed it.
-    For(AccessClaims, String),
+    /// What its token says, the id of the key that signed it, and until when nobody is asked again.
+    For(AccessClaims, String, Instant),
     Refused(Instant),
 }
 
@@ -253,7 +256,8 @@ impl Gate {
         Ok(claims)
     }
 
-    /// An API key is exchanged for a token, whose claims are remembered under a keyed hash until they nearly end.
+    /// An API key is exchanged for a token, whose claims are remembered under a keyed hash for a moment, and until they end
+    /// where identity does not answer.
     /// Each key is exchanged once at a time, and one that identity refused is not asked about again for a moment.
     async fn exchange(&self, key: &str, charge: impl AsyncFnOnce() -> Result<()>) -> Result<AccessClaims> {
         let parsed = ApiKey::parse(key).map_err(|_| invalid("a malformed API key"))?;
@@ -261,19 +265,26 @@ impl Gate {
             return Err(invalid("an API key of another environment"));
         }
         let digest = self.ring.keyed_hash("board3 exchanged api key", key.as_bytes());
-        if let Some(answer) = self.exchanged(&digest, RENEWED_BEFORE) {
+        if let Some(answer) = self.exchanged(&digest) {
             return answer;
         }
         let _one_at_a_time = self.exchanging[usize::from(digest[0]) % EXCHANGES].lock().await;
-        if let Some(answer) = self.exchanged(&digest, RENEWED_BEFORE) {
+        if let Some(answer) = self.exchanged(&digest) {
             return answer;
         }
-        charge().await?;
+        let good = self.still_good(&digest);
+        // What was genuine a moment ago is not made up.
+        if good.is_none() {
+            charge().await?;
+        }
         let token = match self.authority.exchange_api_key(key).await {
             Ok(token) => token,
             // Identity does not answer: a token that has not ended is still good.
             Err(error) if error.code() == tonic::Code::Unavailable => {
-                return self.exchanged(&digest, Duration::ZERO).unwrap_or(Err(error));
+                let Some((claims, id)) = good else { return Err(error) };
+                let until = Instant::now() + PUT_UP_WITH;
+                lock(&self.exchanged).put(digest, Exchanged::For(claims.clone(), id, until));
+                return Ok(claims);
             }
             Err(error) => {
                 if error.reason() == Reason::CredentialInvalid {
@@ -284,16 +295,15 @@ impl Gate {
         };
         let id = token::key_id(&token).map_err(|_| Error::internal("identity answered a malformed token"))?;
         let claims = self.verify(&id, &token).await?;
-        lock(&self.exchanged).put(digest, Exchanged::For(claims.clone(), id));
+        let until = Instant::now() + REUSED;
+        lock(&self.exchanged).put(digest, Exchanged::For(claims.clone(), id, until));
         Ok(claims)
     }
 
-    /// What is remembered of a key's exchange, if it holds for at least `left`.
-    fn exchanged(&self, digest: &[u8; 32], left: Duration) -> Option<Result<AccessClaims>> {
+    /// What is remembered of a key's exchange, if nobody needs to be asked.
+    fn exchanged(&self, digest: &[u8; 32]) -> Option<Result<AccessClaims>> {
         match lock(&self.exchanged).get(digest)? {
-            Exchanged::For(claims, key_id)
-                if claims.expires_at > std::time::SystemTime::now() + left && self.keys.believed(key_id) =>
-            {
+            Exchanged::For(claims, key_id, until) if *until > Instant::now() && self.good(claims, key_id) => {
                 Some(Ok(claims.clone()))
             }
             Exchanged::Refused(since) if since.elapsed() < REFUSED_FOR => {
@@ -301,6 +311,18 @@ impl Gate {
             }
             Exchanged::For(..) | Exchanged::Refused(_) => None,
         }
+    }
+
+    /// The token of a key's last exchange, if it has not ended.
+    fn still_good(&self, digest: &[u8; 32]) -> Option<(AccessClaims, String)> {
+        match lock(&self.exchanged).get(digest)? {
+            Exchanged::For(claims, key_id, _) if self.good(claims, key_id) => Some((claims.clone(), key_id.clone())),
+            Exchanged::For(..) | Exchanged::Refused(_) => None,
+        }
+    }
+
+    fn good(&self, claims: &AccessClaims, key_id: &str) -> bool {
+        claims.expires_at > std::time::SystemTime::now() && self.keys.believed(key_id)
     }
 
     async fn not_revoked(&self, claims: &AccessClaims, sensitive: bool) -> Result<()> {

@@ -153,6 +153,17 @@ impl Tx {
         self.push(self.tenancy.org, event);
     }
 
+    /// Tells another organization's audit trail what has become of something of its own, in the service's name: who did it
+    /// is of no organization that it knows.
+    pub fn acted_in<T: About>(&mut self, org: OrgId, verb: &'static str, about: &T) {
+        let service = Tenancy {
+            org,
+            principal: Principal::Service(self.slice),
+        };
+        let event = record::acted(None, service, self.slice, verb, (T::TYPE, about.id()));
+        self.push(org, event);
+    }
+
     /// Names the event that what is told from here on follows from, and how long the chain behind it is.
     pub fn caused_by(&mut self, event: &Event) {
         self.cause = Some(record::Cause::of(event));

@@ -9,6 +9,7 @@ use api::identity::v1::{
     ChangePasswordRequest, CreateApiKeyRequest, DisableServiceAccountRequest, LogoutRequest, RemoveMemberRequest,
     RevokeAllSessionsRequest, RevokeApiKeyRequest, SuspendUserRequest, UpdateMemberRequest, UpdateRoleRequest,
 };
+use api::policy::METHODS;
 use futures_util::future::{BoxFuture, join_all};
 use kit::Reason;
 
@@ -135,6 +136,12 @@ const TAKINGS: &[Taking] = &[
     },
 ];
 
+/// What the RPC asks for.
+fn permission(path: &str) -> String {
+    let method = METHODS.iter().find(|method| method.path == path);
+    method.expect("it is an RPC").permission.to_owned()
+}
+
 /// Tries every service until it refuses for one of these reasons; answers how long each took since `began`.
 async fn until_refused(house: &House, credential: &str, told: &[Reason], began: Instant) -> Vec<Duration> {
     let tries = READS.map(async |(slice, path)| {
@@ -242,7 +249,7 @@ async fn a_key_that_is_taken_is_gone_in_every_service() {
     for _ in 0..PEOPLE {
         let request = |service_account_id: String| CreateApiKeyRequest {
             name: "for a test".to_owned(),
-            scopes: vec!["*.*.read".to_owned()],
+            scopes: READS.map(|(_, path)| permission(path)).to_vec(),
             request_id: request_id(),
             service_account_id,
             ..Default::default()

@@ -7,6 +7,7 @@ use api::{
 use kit::{
     Error, Reason,
     auth::{UserScope, admitted},
+    failpoint,
     ids::{OrgId, Principal},
 };
 use tonic::{Request, Response, Status};
@@ -43,17 +44,18 @@ pub(super) async fn change_password(
         let (epoch, hash) = proven?;
         let present = store::session::find_active(tx, SessionId(scope.session()), user).await?;
         let device = present.ok_or_else(gone)?.device;
-        // Those who continue a session hold it and want the user's row: their sessions first.
-        ended = revoke_all(tx, user, None).await?;
-        let epoch = store::password::update(tx, user, epoch, &hash)
-            .await?
-            .ok_or_else(failed)?;
-        // Those who open one hold the user's row: what they opened meanwhile.
-        ended.extend(revoke_all(tx, user, None).await?);
+        failpoint::hit_in("identity.password_proven", &user.to_string()).await?;
         let org = match scope.org() {
             Some(org) if store::member::exists(tx, org, user).await? => org,
             Some(_) | None => OrgId::PLATFORM,
         };
+        // The organization that is entered, then the user's row, then the sessions, in the order of all.
+        tx.enter(org, Principal::User(user)).await?;
+        store::organization::lock_entry(tx).await?;
+        let epoch = store::password::update(tx, user, epoch, &hash)
+            .await?
+            .ok_or_else(failed)?;
+        ended = revoke_all(tx, user, None).await?;
         tx.enter(org, Principal::User(user)).await?;
         tx.tell(Payload::UserEpochChanged(UserEpochChanged {
             user_id: user.to_string(),

@@ -9,6 +9,7 @@ use api::{
 use kit::{
     Error, Violations,
     auth::{PublicScope, admitted},
+    failpoint,
     ids::{OrgId, Principal},
 };
 use tonic::{Request, Response, Status};
@@ -77,6 +78,7 @@ pub(super) async fn reset_password(
         tx.enter(OrgId::PLATFORM, Principal::User(user)).await?;
         let set = store::reset::update_password(tx, user, &hash).await?;
         let (epoch, email) = set.ok_or_else(email_token_invalid)?;
+        failpoint::hit_in("identity.user_locked", &user.to_string()).await?;
         if !store::reset::delete_of_user(tx, user).await?.contains(&id) {
             return Err(email_token_invalid());
         }

@@ -7,6 +7,7 @@ use api::{
 use kit::{
     Result,
     auth::{PublicScope, admitted},
+    failpoint,
     ids::{OrgId, Principal, UserId},
 };
 use tonic::{Request, Response, Status};
@@ -84,6 +85,7 @@ pub(super) async fn verify_email(
             return Err(email_token_invalid());
         }
         refuse_taken(taken)?;
+        failpoint::hit_in("identity.address_locked", account.email.as_str()).await?;
         store::sign_up::delete_of_address(tx, &address).await?;
 
         let (user, org) = (UserId::new(), OrgId::new());

@@ -8,6 +8,7 @@ use kit::{
     Error, Result, Violations,
     auth::{OrgScope, admitted},
     db::Tx,
+    failpoint,
 };
 use tonic::{Request, Response, Status};
 
@@ -69,7 +70,10 @@ pub(super) async fn verify_domain(
         if !asked.open || !token.matches(&identity.ring, &asked.token_hash) {
             return Err(email_token_invalid());
         }
-        store::domain::claim(tx, &asked.domain).await?;
+        if let Some(former) = store::domain::claim(tx, &asked.domain).await? {
+            tx.acted_in(former, "LoseDomain", &asked.domain);
+        }
+        failpoint::hit_in("identity.domain_claimed", asked.domain.as_str()).await?;
         rights(tx, &scope).await?;
         room_for(tx, &asked.domain).await?;
         // Who claims the domain at the same moment has waited since the claim: a token that is gone by now was used.

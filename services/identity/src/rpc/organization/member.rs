@@ -6,12 +6,13 @@ use api::identity::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{ending::end_sessions, rights};
+use super::rights;
 use crate::{
-    model::{Member, RoleId, from_microseconds, microseconds},
+    model::{RoleId, from_microseconds, microseconds},
     rpc::{
         Identity,
-        grants::{find_role, tell_permissions_changed},
+        ending::end_sessions,
+        grants::{an_owner_stays, find_role, tell_permissions_changed},
     },
     store,
     wire::{self, NewRole},
@@ -135,15 +136,4 @@ async fn owner(tx: &mut Tx, caller: Principal) -> Result<UserId> {
     let user = caller.user().ok_or_else(refused)?;
     let member = store::member::find(tx, user).await?.ok_or_else(refused)?;
     if member.is_owner() { Ok(user) } else { Err(refused()) }
-}
-
-/// Lets a member go, or be something else, unless nobody would own the organization then.
-async fn an_owner_stays(tx: &mut Tx, member: &Member) -> Result<()> {
-    if member.is_owner() && !store::member::other_owner_exists(tx, member.user_id).await? {
-        return Err(Error::new(
-            Reason::LastOwner,
-            "the last owner of an organization stays one",
-        ));
-    }
-    Ok(())
 }

@@ -1,7 +1,6 @@
 //! The RPCs of OrganizationService, each in the room of its subject.
 
 mod domain;
-mod ending;
 mod founding;
 mod invitation;
 mod member;

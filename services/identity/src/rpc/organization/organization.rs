@@ -18,13 +18,13 @@ use kit::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{ending::end_sessions, insert_organization, rights};
+use super::{insert_organization, rights};
 use crate::{
     model::{
         MOST_OWNED, NewOrganization, Organization, OrganizationChange, OrganizationKey, RESTORABLE, RoleId,
         from_microseconds, microseconds,
     },
-    rpc::{Identity, grants::tell_permissions_changed},
+    rpc::{Identity, ending::end_sessions, grants::tell_permissions_changed},
     store,
     wire::{self, timestamp},
 };

@@ -1,13 +1,14 @@
 //! The end of an account, at its owner's own word.
 
 use api::{
-    events::v1::{SessionRevoked, UserEpochChanged, event::Payload},
+    events::v1::{UserEpochChanged, event::Payload},
     identity::v1::{DeleteUserRequest, DeleteUserResponse},
 };
 use kit::{
     Error, Reason, Result,
     auth::{UserScope, admitted},
     db::Tx,
+    failpoint,
     ids::{OrgId, Principal, UserId},
 };
 use tonic::{Request, Response, Status};
@@ -15,8 +16,13 @@ use tonic::{Request, Response, Status};
 use super::me::profile_key;
 use crate::{
     forgetting::tell_anonymized,
-    model::{Account, RoleId, SessionId},
-    rpc::{Identity, grants::tell_permissions_changed, reauthenticate::reauthenticate},
+    model::{Account, SessionId},
+    rpc::{
+        Identity,
+        ending::end_sessions,
+        grants::{an_owner_stays, tell_permissions_changed},
+        reauthenticate::reauthenticate,
+    },
     store,
     wire::Farewell,
 };
@@ -32,15 +38,22 @@ pub(super) async fn delete_user(
     let (mut ended, mut version) = (Vec::new(), 0);
     let answer = identity.db.write(&scope, async |tx| {
         let known_in = places(tx, user).await?;
+        // In the order of all: a login holds the second factor, then organizations, then users, then what refers to them.
+        store::totp::delete(tx, user).await?;
+        for org in &known_in {
+            tx.enter(*org, Principal::User(user)).await?;
+            store::organization::lock(tx).await?;
+        }
+        let gone = || Error::new(Reason::SessionRevoked, "the session has ended");
+        store::user::lock(tx, user).await?.ok_or_else(gone)?;
+        failpoint::hit_in("identity.user_locked", &user.to_string()).await?;
         for org in &known_in {
             ended.extend(leave(tx, *org, user).await?);
         }
         // Accounts belong to no organization: what ends one is an event of the platform's.
         tx.enter(OrgId::PLATFORM, Principal::User(user)).await?;
-        let gone = || Error::new(Reason::SessionRevoked, "the session has ended");
         let (epoch, last) = store::user::delete(tx, user, &known_in).await?.ok_or_else(gone)?;
         version = last;
-        store::totp::delete(tx, user).await?;
         for org in &known_in {
             let payload = UserEpochChanged {
                 user_id: user.to_string(),
@@ -58,9 +71,7 @@ pub(super) async fn delete_user(
         Ok(DeleteUserResponse {})
     });
     let answer = answer.await?;
-    for session in ended {
-        identity.hide(session).await;
-    }
+    identity.hide_all(&ended).await;
     // With Redis away it ends by itself; nobody has a token to read it with.
     let _ = identity.users.invalidate(&profile_key(user), version).await;
     Ok(answer)
@@ -76,28 +87,14 @@ async fn places(tx: &mut Tx, user: UserId) -> Result<Vec<OrgId>> {
     Ok(places)
 }
 
-/// Takes the user out of an organization and ends their sessions of it.
+/// Takes the user out of an organization, which is locked, and ends their sessions of it.
 async fn leave(tx: &mut Tx, org: OrgId, user: UserId) -> Result<Vec<SessionId>> {
     tx.enter(org, Principal::User(user)).await?;
-    store::organization::lock(tx).await?;
     if let Some(member) = store::member::find(tx, user).await? {
-        let owner = member.role_org_id == OrgId::PLATFORM && member.role_id == RoleId::OWNER;
-        if owner && !store::member::other_owner_exists(tx, user).await? {
-            return Err(Error::new(
-                Reason::LastOwner,
-                "the last owner of an organization stays one; hand it over or delete it first",
-            )
-            .with("organization_id", org.to_string()));
-        }
-        store::user::leave(tx, user).await?;
+        an_owner_stays(tx, &member).await?;
+        store::member::delete(tx, user).await?;
         tx.acted("LeaveOrganization", &member);
         tell_permissions_changed(tx).await?;
     }
-    let ended = store::suspension::end_sessions(tx, user).await?;
-    for session in &ended {
-        tx.tell(Payload::SessionRevoked(SessionRevoked {
-            session_id: session.to_string(),
-        }));
-    }
-    Ok(ended)
+    end_sessions(tx, Some(user)).await
 }

@@ -9,6 +9,7 @@ use api::{
 use kit::{
     Error, Reason,
     auth::{UserScope, admitted},
+    failpoint,
     ids::{OrgId, UserId},
 };
 use tonic::{Request, Response, Status};
@@ -90,6 +91,7 @@ pub(super) async fn update_user(
         let gone = || Error::new(Reason::SessionRevoked, "the session has ended");
         let before = store::user::lock(tx, user).await?.ok_or_else(gone)?;
         etag.expect(before.version, "account")?;
+        failpoint::hit_in("identity.user_locked", &user.to_string()).await?;
         let profile = store::user::update(tx, user, &change).await?;
         version = Some(profile.version);
         for org in store::user::list_orgs(tx, user).await? {

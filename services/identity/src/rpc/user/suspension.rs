@@ -5,7 +5,7 @@ use api::{
     identity::v1::{ReactivateUserRequest, ReactivateUserResponse, SuspendUserRequest, SuspendUserResponse},
 };
 use kit::{
-    Error, Reason, Result,
+    Error, Result,
     auth::{OrgScope, admitted},
     db::Tx,
     ids::{OrgId, UserId},
@@ -13,10 +13,11 @@ use kit::{
 use tonic::{Request, Response, Status};
 
 use crate::{
-    model::{Account, Held, Member, RoleId, SessionId},
+    model::{Account, Held, Member, SessionId},
     rpc::{
         Identity,
-        grants::{caller, tell_permissions_changed},
+        ending::end_sessions,
+        grants::{an_owner_stays, caller, tell_permissions_changed},
     },
     store,
     wire::{self, Suspension},
@@ -40,9 +41,7 @@ pub(super) async fn suspend_user(
         Ok(SuspendUserResponse {})
     });
     let answer = answer.await?;
-    for session in ended {
-        identity.hide(session).await;
-    }
+    identity.hide_all(&ended).await;
     Ok(answer)
 }
 
@@ -76,30 +75,13 @@ async fn member_below(tx: &mut Tx, caller: &Held, user: UserId) -> Result<Member
     Ok(member)
 }
 
-/// Refuses to take away the last owner of the transaction's organization.
-async fn an_owner_stays(tx: &mut Tx, member: &Member) -> Result<()> {
-    let owner = member.role_org_id == OrgId::PLATFORM && member.role_id == RoleId::OWNER;
-    if owner && !store::member::other_owner_exists(tx, member.user_id).await? {
-        return Err(Error::new(
-            Reason::LastOwner,
-            "the last owner of an organization stays one",
-        ));
-    }
-    Ok(())
-}
-
 async fn suspend_member(tx: &mut Tx, caller: &Held, asked: &Suspension) -> Result<Vec<SessionId>> {
     let member = member_below(tx, caller, asked.user).await?;
     an_owner_stays(tx, &member).await?;
     if !store::suspension::insert(tx, asked.user, &asked.reason).await? {
         return Ok(Vec::new());
     }
-    let ended = store::suspension::end_sessions(tx, asked.user).await?;
-    for session in &ended {
-        tx.tell(Payload::SessionRevoked(SessionRevoked {
-            session_id: session.to_string(),
-        }));
-    }
+    let ended = end_sessions(tx, Some(asked.user)).await?;
     tell_permissions_changed(tx).await?;
     Ok(ended)
 }

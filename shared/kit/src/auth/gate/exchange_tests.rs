@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -17,6 +17,7 @@ use crate::{
 struct Desk {
     known: String,
     asked: AtomicU32,
+    away: AtomicBool,
 }
 
 #[async_trait]
@@ -39,6 +40,9 @@ impl Authority for Desk {
     async fn exchange_api_key(&self, key: &str) -> Result<String> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         tokio::task::yield_now().await;
+        if self.away.load(Ordering::SeqCst) {
+            return Err(Error::unavailable("identity", "away"));
+        }
         if key != self.known {
             return Err(invalid("unknown"));
         }
@@ -99,6 +103,7 @@ fn gate(known: &str) -> (Gate, Arc<Desk>) {
     let desk = Arc::new(Desk {
         known: known.to_owned(),
         asked: AtomicU32::new(0),
+        away: AtomicBool::new(false),
     });
     let db = Db::new(nowhere, 1, "designs", config.ring.clone(), false);
     (
@@ -144,4 +149,39 @@ async fn a_genuine_key_is_exchanged_once_however_many_call_with_it_at_once() {
         assert!(matches!(caller.unwrap(), Caller::Someone(_)));
     }
     assert_eq!(desk.asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_key_in_use_is_told_of_again_and_does_without_identity_for_as_long_as_its_token() {
+    let key = ApiKey::generate("dev");
+    let (gate, desk) = gate(key.expose());
+    let charged = AtomicU32::new(0);
+    let call = async || {
+        let charge = async || {
+            charged.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        };
+        gate.authenticate(Some(key.expose()), charge).await.map(drop)
+    };
+    // As if the time were over for which nobody is asked.
+    let later = || {
+        for (_, exchanged) in lock(&gate.exchanged).iter_mut() {
+            if let Exchanged::For(_, _, until) = exchanged {
+                *until = Instant::now();
+            }
+        }
+    };
+    call().await.unwrap();
+    later();
+    call().await.unwrap();
+    assert_eq!(desk.asked.load(Ordering::SeqCst), 2);
+    desk.away.store(true, Ordering::SeqCst);
+    later();
+    for _ in 0..5 {
+        call().await.unwrap();
+    }
+    assert_eq!(
+        (desk.asked.load(Ordering::SeqCst), charged.load(Ordering::SeqCst)),
+        (3, 1)
+    );
 }

@@ -20,6 +20,9 @@ pub(crate) const WORKER_TABLES: &[&str] = &[
     "pipelines.designs",
     "audit.audit_logs",
     "audit.notifications",
+    // What waited in vain is forgotten.
+    "identity.sign_ups",
+    "identity.password_resets",
     // Drift starts executions, and the reaper ends leases that have run out.
     "pipelines.pipelines",
     "pipelines.pipeline_executions",
@@ -251,6 +254,11 @@ pub(crate) const NEAR_FOREIGN_KEYS: &[(&str, &str, &str)] = &[
         "invitations_role_org_id_near",
     ),
     (
+        "identity.service_accounts_role_fkey",
+        "role_org_id",
+        "service_accounts_role_org_id_near",
+    ),
+    (
         "designs.designs_template_fkey",
         "template_org_id",
         "designs_template_readable",
@@ -297,4 +305,9 @@ pub(crate) const APP_RIGHTS: &[(&str, &str)] = &[
     ("recovery_codes", "INSERT"),
     ("recovery_codes", "DELETE"),
     ("outbound_messages", "INSERT"),
+    ("signing_keys", "SELECT"),
+    ("signing_keys", "INSERT"),
+    ("signing_keys", "UPDATE"),
+    ("signing_key_set", "SELECT"),
+    ("signing_key_set", "UPDATE"),
 ];

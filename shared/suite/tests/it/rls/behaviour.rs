@@ -224,8 +224,8 @@ impl Met<'_> {
             .await;
             self.expect(&format!("{who} writes accounts"), &touch, written).await;
             self.expect(
-                &format!("{who} writes a name"),
-                &format!("update {table} set first_name = 'x'"),
+                &format!("{who} writes an address"),
+                &format!("update {table} set email = 'x'"),
                 u64::MAX,
             )
             .await;
@@ -297,7 +297,7 @@ impl Met<'_> {
         let number = super::rows::NUMBERS[0];
         let id = |column: &str| self.rows.id(&table, column, whose, number);
         let which = match self.table.name.as_str() {
-            "organizations" => format!("org_id = '{}'", whose.org),
+            "organizations" | "organization_domains" => format!("org_id = '{}'", whose.org),
             "roles" => format!("id = '{}'", id("id")),
             "permissions" => format!("role_id = '{}'", id("role_id")),
             _ => format!("user_id = '{}'", self.user(whose)),

@@ -152,7 +152,7 @@ impl Rows {
         let id = self.id(table, &column.name, whose, number);
         let one = match (column.base.as_str(), &column.label) {
             (_, Some(label)) => format!("'{label}'"),
-            ("uuid", _) => format!("'{id}'"),
+            ("uuid", _) => format!("'{id}'::uuid"),
             ("text" | "varchar" | "bpchar", _) => format!("'{}'", id.simple()),
             ("bytea", _) => format!("'\\x{}'", id.simple()),
             ("bool", _) => "true".to_owned(),

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use api::policy::{METHODS, Method};
 use kit::Reason;
 use prost::Message;
+use prost_reflect::ReflectMessage;
 use tonic_types::StatusExt;
 
 use super::{
@@ -40,8 +41,10 @@ async fn a_repeated_request_id_has_one_effect_and_one_answer() {
         let others = (row.valid)(&world, tenant).await;
         let least = world.credential(method, tenant).await;
         let caller = |valid: &super::Valid| valid.caller.clone().unwrap_or_else(|| least.clone());
-        // The first call of a key exchanges it.
-        let _ = world.call(method, &least, &[]).await;
+        // The first call of a key exchanges it. Who comes with a session of their own needs none.
+        if once.caller.is_none() {
+            let _ = world.call(method, &least, &[]).await;
+        }
         world.quiet().await;
 
         let before = world.tables(&[]).await;
@@ -78,10 +81,13 @@ async fn a_repeated_request_id_has_one_effect_and_one_answer() {
         let id = text(&request(method, &once.message), "request_id");
         let mut other = request(method, once.other.as_ref().unwrap_or(&others.message));
         set(&mut other, "request_id", &id);
-        world
-            .call(method, &caller(&once), &other.encode_to_vec())
-            .await
-            .refused(Reason::RequestIdReused);
+        // A rotation has no other arguments.
+        if other.descriptor().fields().len() > 1 {
+            world
+                .call(method, &caller(&once), &other.encode_to_vec())
+                .await
+                .refused(Reason::RequestIdReused);
+        }
         world.quiet().await;
         assert_eq!(world.tables(&[]).await, after, "{} again", method.action);
 

@@ -6,7 +6,7 @@ use api::{
     audit::v1::{ListAuditLogsRequest, ListAuditLogsResponse},
     events::v1::Outcome,
     identity::v1::{InviteMemberRequest, LoginRequest},
-    policy::Scope,
+    policy::{METHODS, Scope},
 };
 use kit::Reason;
 use prost::Message;
@@ -83,7 +83,9 @@ async fn an_audited_success_leaves_one_row_and_a_read_none() {
     }
     world.quiet().await;
     for (Prepared { method, valid, .. }, id) in calls.iter().zip(&ids) {
-        let rows = world.trail(id).await;
+        let mut rows = world.trail(id).await;
+        // A call may do more than its own action: whoever deletes a user also ends the memberships.
+        rows.retain(|[_, action, ..]| METHODS.iter().any(|method| method.action == *action));
         assert_eq!(rows.len(), usize::from(method.audited), "{}: {rows:?}", method.action);
         let Some([org, action, outcome, reason, actor, about]) = rows.first() else {
             continue;

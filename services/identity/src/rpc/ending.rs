@@ -11,7 +11,7 @@ const MOST_TOLD: usize = 10_000;
 
 /// Ends all sessions of the transaction's organization, or one member's, and tells everybody whose tokens may still be
 /// about; answers those.
-pub(super) async fn end_sessions(tx: &mut Tx, of: Option<UserId>) -> Result<Vec<SessionId>> {
+pub(crate) async fn end_sessions(tx: &mut Tx, of: Option<UserId>) -> Result<Vec<SessionId>> {
     let mut ended = store::organization::revoke_sessions(tx, of).await?;
     ended.truncate(MOST_TOLD);
     for session in &ended {
