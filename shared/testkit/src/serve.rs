@@ -168,6 +168,8 @@ impl Served {
             loop {
                 let ready = tokio::task::spawn_blocking(move || {
                     let mut stream = std::net::TcpStream::connect(address).ok()?;
+                    // Who is never answered fails, and does not hang.
+                    stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
                     stream.write_all(b"GET /health/ready HTTP/1.0\r\n\r\n").ok()?;
                     let mut answer = String::new();
                     stream.read_to_string(&mut answer).ok()?;

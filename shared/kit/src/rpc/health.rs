@@ -16,18 +16,16 @@ impl Readiness {
     }
 
     pub(super) fn ready(&self) -> bool {
-        let checks = self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        !checks.is_empty() && checks.iter().all(|(_, holds)| *holds)
+        all_hold(&self.checks())
     }
 
-    fn report(&self, slice: &str) -> String {
-        let checks = self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let checks: serde_json::Map<String, serde_json::Value> = checks
-            .iter()
-            .map(|(name, holds)| ((*name).to_owned(), if *holds { "up" } else { "down" }.into()))
-            .collect();
-        serde_json::json!({ "service": slice, "ready": self.ready(), "checks": checks }).to_string()
+    fn checks(&self) -> Vec<(&'static str, bool)> {
+        self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
+}
+
+fn all_hold(checks: &[(&'static str, bool)]) -> bool {
+    !checks.is_empty() && checks.iter().all(|(_, holds)| *holds)
 }
 
 #[derive(Clone)]
@@ -38,21 +36,10 @@ struct Shown {
 }
 
 pub(super) fn router(slice: &'static str, readiness: Readiness, metrics: Arc<Metrics>) -> Router {
-    let json = [("content-type", "application/json")];
     Router::new()
-        .route(
-            "/health",
-            get(move |State(shown): State<Shown>| async move {
-                (status(&shown), json, shown.readiness.report(shown.slice))
-            }),
-        )
-        .route(
-            "/health/ready",
-            get(move |State(shown): State<Shown>| async move {
-                (status(&shown), json, shown.readiness.report(shown.slice))
-            }),
-        )
-        .route("/health/live", get(move || async move { (json, "{\"live\":true}") }))
+        .route("/health", get(report))
+        .route("/health/ready", get(report))
+        .route("/health/live", get(async || (JSON, "{\"live\":true}")))
         .route("/health/metrics", get(metrics_text))
         .with_state(Shown {
             slice,
@@ -61,12 +48,23 @@ pub(super) fn router(slice: &'static str, readiness: Readiness, metrics: Arc<Met
         })
 }
 
-fn status(shown: &Shown) -> StatusCode {
-    if shown.readiness.ready() {
+const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
+
+/// Status and text are of the same moment.
+async fn report(State(shown): State<Shown>) -> impl IntoResponse {
+    let checks = shown.readiness.checks();
+    let ready = all_hold(&checks);
+    let status = if ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
-    }
+    };
+    let checks: serde_json::Map<String, serde_json::Value> = checks
+        .iter()
+        .map(|(name, holds)| ((*name).to_owned(), if *holds { "up" } else { "down" }.into()))
+        .collect();
+    let text = serde_json::json!({ "service": shown.slice, "ready": ready, "checks": checks });
+    (status, JSON, text.to_string())
 }
 
 async fn metrics_text(State(shown): State<Shown>) -> impl IntoResponse {
@@ -77,4 +75,38 @@ async fn metrics_text(State(shown): State<Shown>) -> impl IntoResponse {
         )],
         shown.metrics.render(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn probes_and_checks_at_the_same_moment_do_not_wait_for_each_other() {
+        let shown = Shown {
+            slice: "designs",
+            readiness: Readiness::default(),
+            metrics: Arc::new(Metrics::new()),
+        };
+        let (done, ended) = mpsc::channel();
+        for probes in [false, true, true] {
+            let (shown, done) = (shown.clone(), done.clone());
+            std::thread::spawn(move || {
+                for round in 0..5_000 {
+                    if probes {
+                        futures_util::FutureExt::now_or_never(report(State(shown.clone())))
+                            .expect("nothing is waited for");
+                    } else {
+                        shown.readiness.set(vec![("postgres", round % 2 == 0)]);
+                    }
+                }
+                done.send(()).expect("the test listens");
+            });
+        }
+        for _ in 0..3 {
+            ended.recv_timeout(Duration::from_secs(60)).expect("nobody is stuck");
+        }
+    }
 }
