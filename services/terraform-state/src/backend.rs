@@ -2,7 +2,7 @@
 //!
 //! Every function that changes something is called with the state's row held.
 
-use std::time::Duration;
+pub(crate) mod lock;
 
 use api::events::v1::{StateWritten, event::Payload};
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use crate::{
     memory::{Memory, Share},
     model::{
         Caller, DesignId,
-        lock::{Lock, LockId, NewLock, mismatch},
+        lock::{LockId, mismatch},
         state::State,
         version::{Verdict, Version, judge},
     },
@@ -32,8 +32,6 @@ use crate::{
 
 /// Who may take a lock from its holder, and push over the rules of serial and lineage.
 pub(crate) const FORCE: &str = "terraform_state.lock.force";
-/// For how long after it took a lock away a call that names no lock is the repeat of the one that did.
-const REPEATED_FOR: Duration = Duration::from_secs(30);
 /// As many chunks are kept from the check before the answer; the content of a longer one is read again.
 const KEPT_CHUNKS: usize = 1;
 
@@ -70,81 +68,6 @@ pub(crate) fn touchable(scope: &OrgScope, state: &State) -> Result<()> {
 pub(crate) fn bound_design(scope: &OrgScope) -> Result<Option<DesignId>> {
     let design = scope.bound("design").map(str::parse).transpose();
     design.map_err(Error::internal)
-}
-
-/// Takes a state's lock. The holder's repeat is answered like the first call: its answer may have been lost.
-///
-/// # Errors
-/// STATE_LOCKED with the holder, LOCK_MISMATCH for the lock that was given back or taken away last: a call that comes
-/// after its own UNLOCK must not leave a lock that nobody knows of.
-pub(crate) async fn take(tx: &mut Tx, state: &State, new: &NewLock) -> Result<Lock> {
-    let Some(held) = store::lock::find(tx, state.id).await? else {
-        if state.released_lock_id.as_deref() == Some(new.id.as_str()) {
-            return Err(mismatch("the lock was given back or taken away before"));
-        }
-        return store::lock::insert(tx, state.id, new).await;
-    };
-    let repeated = held.is_held(&new.id, Caller::of(tx.principal())?);
-    if repeated && !failpoint::without(&format!("terraform_state.lock_repeat/{}", state.name.as_str())) {
-        let seen = store::lock::update_seen(tx, state.id).await?;
-        return Ok(seen.unwrap_or(held));
-    }
-    Err(held.refusal())
-}
-
-/// Gives the caller's lock back. The repeat of the last release changes nothing.
-///
-/// # Errors
-/// LOCK_MISMATCH, and no lock is released.
-pub(crate) async fn release(tx: &mut Tx, state: &State, id: &LockId) -> Result<()> {
-    let caller = Caller::of(tx.principal())?;
-    match store::lock::find(tx, state.id).await? {
-        Some(held) if held.is_held(id, caller) => store::lock::delete(tx, state.id, id, None).await,
-        Some(held) if held.id == *id => Err(mismatch("the lock is another caller's, who alone gives it back")),
-        Some(_) | None if state.released_lock_id.as_deref() == Some(id.as_str()) => {
-            if state.released_by_force {
-                return Err(mismatch("the lock was taken away before"));
-            }
-            Ok(())
-        }
-        Some(_) => Err(mismatch("another lock is held")),
-        None => Err(mismatch("the lock is not held")),
-    }
-}
-
-/// Takes a lock from its holder, the one with this id or whichever it is, and says whether there was one to take.
-///
-/// # Errors
-/// LOCK_MISMATCH.
-pub(crate) async fn take_away(tx: &mut Tx, state: &State, id: Option<&LockId>, reason: &str) -> Result<bool> {
-    match store::lock::find(tx, state.id).await? {
-        // Whose answer was lost asks again, and means the lock before this one.
-        Some(held) if id.is_none() && took_away(tx, state, &held).await? => Ok(false),
-        Some(held) if id.is_none_or(|id| *id == held.id) => {
-            store::lock::delete(tx, state.id, &held.id, Some(reason)).await?;
-            Ok(true)
-        }
-        Some(_) => Err(mismatch("another lock is held")),
-        // A repeat of what was done before; Terraform names no lock at all.
-        None if state.released_by_force
-            && id.is_none_or(|id| state.released_lock_id.as_deref() == Some(id.as_str())) =>
-        {
-            Ok(false)
-        }
-        None => Err(mismatch("no lock is held")),
-    }
-}
-
-/// Whether the caller took the lock before the held one away, a moment ago.
-async fn took_away(tx: &mut Tx, state: &State, held: &Lock) -> Result<bool> {
-    let Some(released_at) = state.released_at else {
-        return Ok(false);
-    };
-    let theirs = state.released_by() == Some(Caller::of(tx.principal())?);
-    Ok(state.released_by_force
-        && theirs
-        && held.created_at > released_at
-        && store::now(tx).await? < released_at + REPEATED_FOR)
 }
 
 impl Backend {

@@ -3,6 +3,7 @@
 //! A GET is answered 404 only to an admitted caller whose organization has no such content: Terraform takes a 404 for
 //! an empty state, and would make everything anew. Terraform shows nothing of an error but its status.
 
+mod encoding;
 mod refusal;
 mod request;
 
@@ -11,6 +12,7 @@ use api::{
     terraform_state::v1::{LockStateResponse, UnlockStateResponse, UploadStateResponse},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, Request, Response, header, request::Parts};
 use http_body_util::StreamBody;
@@ -24,11 +26,16 @@ use tonic::{Status, body::Body};
 use uuid::Uuid;
 
 use self::{
+    encoding::{accepts_gzip, gzip},
     refusal::{ALLOWED, REQUEST_ID, refusal},
     request::{Incoming, collected, decoded, parameter, told_md5},
 };
 use crate::{
-    backend::{Backend, bound_design, force_missing, may_force, release, take, take_away, touchable},
+    backend::{
+        Backend, bound_design, force_missing,
+        lock::{bound_execution, hold_job, no_maintenance, release, take, take_away},
+        may_force, touchable,
+    },
     content::{Arriving, Place},
     model::{
         StateId,
@@ -38,6 +45,9 @@ use crate::{
     store,
     wire::lock::lock_info,
 };
+
+/// From how many bytes on an answer is compressed where that is accepted.
+const WORTH_COMPRESSING: i64 = 1024;
 
 /// Speaks Terraform's `http` backend.
 pub(crate) struct TerraformHttp {
@@ -120,7 +130,7 @@ impl Door for TerraformHttp {
         scope.within("state", name.as_str())?;
         let request_id = scope.call().request_id.clone();
         let answer = match wanted {
-            Wanted::Read => self.read(scope, name).await,
+            Wanted::Read => self.read(scope, name, &parts).await,
             Wanted::Write => self.write(scope, name, &parts, body).await,
             Wanted::Lock => self.lock(scope, name, &parts, body).await,
             Wanted::Unlock => self.unlock(scope, name, &parts, body).await,
@@ -136,7 +146,7 @@ impl Door for TerraformHttp {
 }
 
 impl TerraformHttp {
-    async fn read(&self, scope: OrgScope, name: StateName) -> Result<Response<Body>> {
+    async fn read(&self, scope: OrgScope, name: StateName, parts: &Parts) -> Result<Response<Body>> {
         let reading = self.backend.kit.db.read(&scope, async |tx| {
             let state = store::state::find_named(tx, &name).await?;
             let state = state.ok_or_else(|| Error::not_found("state", name.as_str()))?;
@@ -155,15 +165,18 @@ impl TerraformHttp {
         });
         let reading = reading.await?;
         let length = reading.version.size_bytes;
-        let frames = reading
-            .parts()
-            .map(|part| part.map(http_body::Frame::data).map_err(Status::from));
         let mut response = json_response(String::new());
-        // With its length told, a body that breaks off is no success to anyone.
-        response
-            .headers_mut()
-            .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        *response.body_mut() = Body::new(StreamBody::new(frames));
+        let headers = response.headers_mut();
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        let frame = |part: Result<Bytes>| part.map(http_body::Frame::data).map_err(Status::from);
+        *response.body_mut() = if accepts_gzip(&parts.headers) && length >= WORTH_COMPRESSING {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            Body::new(StreamBody::new(gzip(reading.parts()).map(frame)))
+        } else {
+            // With its length told, a body that breaks off is no success to anyone; gzip tells its own.
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            Body::new(StreamBody::new(reading.parts().map(frame)))
+        };
         Ok(response)
     }
 
@@ -220,17 +233,25 @@ impl TerraformHttp {
     async fn lock(&self, scope: OrgScope, name: StateName, parts: &Parts, body: Body) -> Result<Response<Body>> {
         let told = lock_info(&collected(&parts.headers, body).await?)?;
         let mut taken = None;
+        let execution = bound_execution(&scope)?;
         let id = StateId::new();
-        let reply = self.backend.kit.db.write(&scope, async |tx| {
-            let state = held(tx, &scope, id, &name).await?;
-            let lock = take(tx, &state, &told.lock).await?;
-            taken = Some(lock.info_json());
-            Ok(LockStateResponse {
-                lock: Some(lock.into()),
-            })
-        });
-        reply.await?;
-        Ok(json_response(taken.unwrap_or_default()))
+        let mut tried = false;
+        loop {
+            let reply = self.backend.kit.db.write(&scope, async |tx| {
+                hold_job(tx).await?;
+                let state = held(tx, &scope, id, &name).await?;
+                let lock = take(tx, &state, &told.lock, execution).await?;
+                taken = Some(lock.info_json());
+                Ok(LockStateResponse {
+                    lock: Some(lock.into()),
+                })
+            });
+            match reply.await {
+                Ok(_) => return Ok(json_response(taken.unwrap_or_default())),
+                Err(error) if self.backend.settled(&error, &mut tried).await => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     async fn unlock(&self, scope: OrgScope, name: StateName, parts: &Parts, body: Body) -> Result<Response<Body>> {
@@ -250,6 +271,7 @@ impl TerraformHttp {
             let state = state.ok_or_else(|| mismatch("there is no such state, and no lock of it"))?;
             touchable(&scope, &state)?;
             tx.about(&state);
+            no_maintenance(tx, &state, told.as_ref().map(|told| &told.lock.id)).await?;
             match &told {
                 Some(told) if !told.bare => release(tx, &state, &told.lock.id).await?,
                 told => {

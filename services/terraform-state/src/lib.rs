@@ -18,6 +18,7 @@ use kit::{
 mod backend;
 mod content;
 mod door;
+mod jobs;
 mod memory;
 pub mod model;
 mod rpc;
@@ -54,8 +55,10 @@ fn configure(env: &mut Env) -> Option<Build> {
             .ok()
     });
     let listener = env.listen("BOARD3_TERRAFORM_LISTEN", "127.0.0.1:8080");
+    let tls = env.tls("BOARD3_TERRAFORM_TLS_CERTIFICATE", "BOARD3_TERRAFORM_TLS_KEY");
     let limit = env.number("BOARD3_STATE_LIMIT_BYTES", MOST_STATE_BYTES, 1..=(1 << 31));
-    let (ring, listener, limit) = (ring?, listener?, limit?);
+    let (ring, limit) = (ring?, limit?);
+    let listener = listener?.over(tls?);
     Some(Box::new(move |kit: Kit| {
         Box::pin(async move {
             let memory = memory::Memory::new();
@@ -69,6 +72,7 @@ fn configure(env: &mut Env) -> Option<Build> {
                 backend: backend.clone(),
             };
             let locks = rpc::lock::Locks {
+                jobs: jobs::Jobs::new(&backend.kit.peers),
                 backend: backend.clone(),
             };
             let drifts = rpc::drift::Drifts::new(backend.kit.clone(), backend.ring.clone(), memory);
@@ -77,6 +81,7 @@ fn configure(env: &mut Env) -> Option<Build> {
                 .serve(LockServiceServer::new(locks).max_decoding_message_size(MOST_LOCK_REQUEST_BYTES))
                 .serve(DriftServiceServer::new(drifts).max_decoding_message_size(MOST_REQUEST_BYTES))
                 .consume(worker::Designs)
+                .consume(worker::Jobs)
                 .door(listener, door::TerraformHttp { backend }))
         })
     }))

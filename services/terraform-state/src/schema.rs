@@ -15,6 +15,10 @@ pub mod sql_types {
     pub struct PrincipalEnum;
 
     #[derive(Clone, QueryId, SqlType)]
+    #[diesel(postgres_type(name = "lock_ending", schema = "terraform_state"))]
+    pub struct LockEndingEnum;
+
+    #[derive(Clone, QueryId, SqlType)]
     #[diesel(postgres_type(name = "drift_kind", schema = "terraform_state"))]
     pub struct DriftEnum;
 }
@@ -70,6 +74,43 @@ diesel::table! {
         holder_id -> Uuid,
         created_at -> Timestamptz,
         last_seen_at -> Timestamptz,
+        maintenance_reason -> Text,
+        execution_id -> Nullable<Uuid>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::*;
+
+    lock_history (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        state_id -> Uuid,
+        lock_id -> Text,
+        operation -> Text,
+        who -> Text,
+        info -> Text,
+        terraform_version -> Text,
+        holder_kind -> PrincipalEnum,
+        holder_id -> Uuid,
+        created_at -> Timestamptz,
+        last_seen_at -> Timestamptz,
+        maintenance_reason -> Text,
+        execution_id -> Nullable<Uuid>,
+        ending -> LockEndingEnum,
+        ended_by_kind -> Nullable<PrincipalEnum>,
+        ended_by_id -> Nullable<Uuid>,
+        ended_reason -> Text,
+        ended_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    lock_jobs (org_id, job_id) {
+        org_id -> Uuid,
+        job_id -> Uuid,
+        ended_at -> Nullable<Timestamptz>,
     }
 }
 

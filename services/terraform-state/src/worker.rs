@@ -1,10 +1,14 @@
-//! What follows from other services' events: which designs there are.
+//! What follows from other services' events: which designs there are, and which jobs have ended.
 
 use api::events::v1::{PositionedEvent, event::Payload};
 use async_trait::async_trait;
 use kit::{Error, Result, db::Tx, events::consumer::Consumer};
 
-use crate::{model::DesignId, store};
+use crate::{
+    backend::lock::orphan,
+    model::{DesignId, PrincipalId},
+    store,
+};
 
 /// Keeps `designs` as designs tells it.
 pub(crate) struct Designs;
@@ -26,5 +30,29 @@ impl Consumer for Designs {
         };
         let design: DesignId = changed.design_id.parse().map_err(Error::internal)?;
         store::design::upsert(tx, design, changed.revision, changed.deleted).await
+    }
+}
+
+/// Takes the locks of jobs away that have ended.
+pub(crate) struct Jobs;
+
+#[async_trait]
+impl Consumer for Jobs {
+    fn name(&self) -> &'static str {
+        "terraform_state.jobs"
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["pipelines"]
+    }
+
+    async fn apply(&self, tx: &mut Tx, event: &PositionedEvent) -> Result<()> {
+        let Some(event) = &event.event else { return Ok(()) };
+        let Some(Payload::JobEnded(ended)) = &event.payload else {
+            return Ok(());
+        };
+        let job: PrincipalId = ended.job_id.parse().map_err(Error::internal)?;
+        tx.caused_by(event);
+        orphan(tx, job).await
     }
 }

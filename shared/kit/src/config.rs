@@ -14,6 +14,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{auth::token::PublicKey, crypto::KeyRing};
 
+mod tls;
+
+pub use tls::Tls;
+
 /// The environment, and what is wrong with it so far.
 pub struct Env {
     variables: BTreeMap<String, String>,
@@ -112,7 +116,11 @@ impl Env {
             listener.set_nonblocking(true)?;
             let address = listener.local_addr()?;
             let inner = tokio::net::TcpListener::from_std(listener)?;
-            Ok(Listener { inner, address })
+            Ok(Listener {
+                inner,
+                address,
+                tls: None,
+            })
         });
         bound
             .map_err(|error| self.problem(format!("{name}: {address} cannot be listened on ({})", error.kind())))
@@ -135,9 +143,16 @@ impl Env {
 pub struct Listener {
     pub(crate) inner: tokio::net::TcpListener,
     pub(crate) address: SocketAddr,
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Listener {
+    /// What comes here speaks TLS, where there is any.
+    pub fn over(mut self, tls: Option<Tls>) -> Self {
+        self.tls = tls;
+        self
+    }
+
     /// Where it listens: with the port that the system chose for port 0.
     pub fn address(&self) -> SocketAddr {
         self.address

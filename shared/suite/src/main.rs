@@ -27,7 +27,7 @@ struct Arguments {
     base: Option<u16>,
     data: PathBuf,
     role: Option<String>,
-    samples: usize,
+    samples: Option<usize>,
 }
 
 fn arguments() -> Result<Arguments> {
@@ -39,14 +39,14 @@ fn arguments() -> Result<Arguments> {
         base: None,
         data: ".board3".into(),
         role: None,
-        samples: suite::bench::SAMPLES,
+        samples: None,
     };
     while let Some(argument) = parser.next()? {
         match argument {
             Long("detach") => found.detach = true,
             Long("port-base") => found.base = Some(parser.value()?.parse()?),
             Long("data") => found.data = parser.value()?.into(),
-            Long("samples") => found.samples = parser.value()?.parse()?,
+            Long("samples") => found.samples = Some(parser.value()?.parse()?),
             Long("role") => found.role = Some(parser.value()?.string()?),
             Short('h') | Long("help") => found.verb = "help".into(),
             Value(value) if found.verb.is_empty() => found.verb = value.string()?,

@@ -3,6 +3,7 @@
 //! Nothing needs to be set up beforehand but the two programs, and nothing stays behind, not even after SIGKILL.
 
 pub mod database;
+pub mod faults;
 pub mod guard;
 pub mod mail;
 pub mod office;

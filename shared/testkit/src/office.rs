@@ -17,7 +17,7 @@ use api::{
     },
     identity::v1::{auth_service_server::AuthServiceServer, *},
     pipelines::v1::{
-        CheckJobCredentialRequest, CheckJobCredentialResponse,
+        CheckJobCredentialRequest, CheckJobCredentialResponse, GetJobsRequest, GetJobsResponse, Job, JobStanding,
         job_service_server::{JobService, JobServiceServer},
     },
 };
@@ -51,6 +51,7 @@ struct State {
     permissions: HashMap<(OrgId, String), Vec<String>>,
     logs: BTreeMap<&'static str, Log>,
     jobs: HashMap<String, CheckJobCredentialResponse>,
+    standings: HashMap<String, JobStanding>,
     jobs_away: bool,
     /// Where events are announced, once the service runs.
     redis: Option<Redis>,
@@ -139,8 +140,12 @@ impl Office {
             design_id: design.to_owned(),
             state_name: state.to_owned(),
             expires_in: JOB_HOLDS.try_into().ok(),
+            execution_id: Uuid::now_v7().to_string(),
         };
-        self.state().jobs.insert(credential.clone(), job);
+        let mut state = self.state();
+        state.standings.insert(job.job_id.clone(), JobStanding::Live);
+        state.jobs.insert(credential.clone(), job);
+        drop(state);
         credential
     }
 
@@ -155,7 +160,19 @@ impl Office {
 
     /// Ends a job: its credential is void, which services know 2 s later.
     pub fn end_job(&self, credential: &str) {
-        self.state().jobs.remove(credential);
+        let mut state = self.state();
+        if let Some(job) = state.jobs.remove(credential) {
+            state.standings.insert(job.job_id, JobStanding::Ended);
+        }
+    }
+
+    /// Lets pipelines say of a job that it stands so.
+    ///
+    /// # Panics
+    /// When there is no such job.
+    pub fn job_stands(&self, credential: &str, standing: JobStanding) {
+        let job = self.job_id(credential).to_string();
+        self.state().standings.insert(job, standing);
     }
 
     /// Whether nobody answers about jobs.
@@ -290,6 +307,26 @@ impl JobService for Office {
         let job = state.jobs.get(&request.into_inner().job_credential).cloned();
         job.map(Response::new)
             .ok_or_else(|| Status::unauthenticated("no such job"))
+    }
+
+    async fn get_jobs(&self, request: Request<GetJobsRequest>) -> Result<Response<GetJobsResponse>, Status> {
+        if !from_a_service(request.metadata()) {
+            return Err(Status::permission_denied("only services ask about jobs"));
+        }
+        let state = self.state();
+        if state.jobs_away {
+            return Err(Status::unavailable("away"));
+        }
+        let asked = request.into_inner().job_ids.into_iter();
+        let jobs = asked.filter_map(|id| {
+            let standing = *state.standings.get(&id)?;
+            Some(Job {
+                id,
+                execution_id: String::new(),
+                standing: standing.into(),
+            })
+        });
+        Ok(Response::new(GetJobsResponse { jobs: jobs.collect() }))
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use api::pipelines::v1::{CheckJobCredentialRequest, CheckJobCredentialResponse, job_service_server::JobService};
+use api::pipelines::v1::{
+    CheckJobCredentialRequest, CheckJobCredentialResponse, GetJobsRequest, GetJobsResponse,
+    job_service_server::JobService,
+};
 use kit::{
     Error, Reason,
     auth::scope::{PeerScope, admitted},
@@ -50,6 +53,20 @@ impl JobService for Jobs {
             design_id: job.design.to_string(),
             state_name: job.state.into(),
             expires_in: Some(wire::lease::left(job.attempt.fence_at, job.asked_at)),
+            execution_id: job.execution.to_string(),
+        }))
+    }
+
+    async fn get_jobs(&self, request: Request<GetJobsRequest>) -> Result<Response<GetJobsResponse>, Status> {
+        let (scope, request): (PeerScope, _) = admitted(request)?;
+        let wire::job::Asked { org, jobs } = request.try_into()?;
+        let slice = self.db.slice();
+        let found = self.db.read(&scope, async |tx| {
+            tx.enter(org, Principal::Service(slice)).await?;
+            store::job::list(tx, &jobs).await
+        });
+        Ok(Response::new(GetJobsResponse {
+            jobs: found.await?.into_iter().map(Into::into).collect(),
         }))
     }
 }

@@ -377,6 +377,7 @@ pub(crate) async fn find_lasting(tx: &mut Tx, id: AttemptId) -> Result<Option<(A
 pub(crate) struct Job {
     pub(crate) attempt: Attempt,
     pub(crate) kind: StageKind,
+    pub(crate) execution: ExecutionId,
     pub(crate) design: DesignId,
     pub(crate) state: StateName,
     /// The database's time when it was asked.
@@ -425,6 +426,7 @@ pub(crate) async fn find_job(tx: &mut Tx, id: AttemptId) -> Result<Option<Job>> 
     Ok(Some(Job {
         attempt,
         kind: stage.kind,
+        execution: stage.execution_id,
         design,
         state,
         asked_at,

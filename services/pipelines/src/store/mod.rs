@@ -5,6 +5,7 @@
 
 pub(crate) mod design;
 pub(crate) mod execution;
+pub(crate) mod job;
 pub(crate) mod lease;
 pub(crate) mod log;
 pub(crate) mod pipeline;

@@ -3,6 +3,7 @@
 //! Every request is read to its end: whoever breaks five rules hears of all five.
 
 pub(crate) mod execution;
+pub(crate) mod job;
 pub(crate) mod lease;
 pub(crate) mod list;
 pub(crate) mod pipeline;

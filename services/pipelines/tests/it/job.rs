@@ -1,7 +1,8 @@
 //! Job credentials: good while the lease lasts, for one design and one state, and known to nobody afterwards.
 
 use api::pipelines::v1::{
-    CheckJobCredentialRequest, CheckJobCredentialResponse, Lease, StageKind, job_service_client::JobServiceClient,
+    CheckJobCredentialRequest, CheckJobCredentialResponse, GetJobsRequest, JobStanding, Lease, StageKind,
+    job_service_client::JobServiceClient,
 };
 use testkit::Caller;
 use tonic::Status;
@@ -168,4 +169,48 @@ async fn a_credential_and_a_plan_lie_in_no_table() {
         }
     }
     assert!(searched > 20, "{searched}");
+}
+
+/// How a job stands, by what terraform-state is told; none where it is told nothing.
+async fn standing(yard: &Yard, org: &str, lease: &Lease) -> Option<JobStanding> {
+    let request = GetJobsRequest {
+        organization_id: org.to_owned(),
+        job_ids: vec![lease.id.clone()],
+    };
+    let mut peer = JobServiceClient::new(yard.served.peer("terraform_state"));
+    let jobs = peer.get_jobs(request).await.unwrap().into_inner().jobs;
+    let job = jobs.first()?;
+    assert_eq!((&job.id, &job.execution_id), (&lease.id, &lease.execution_id));
+    Some(job.standing())
+}
+
+#[tokio::test]
+async fn how_a_job_stands_is_told_to_terraform_state() {
+    let yard = Yard::new().await;
+    yard.run(&yard.pipeline("prod", only(StageKind::Plan)).await).await;
+    let runner = yard.runner("r1").await;
+    let lease = runner.take().await;
+    let org = yard.org.to_string();
+    let known = check(&yard, "terraform_state", &lease.job_credential).await.unwrap();
+    assert_eq!(known.execution_id, lease.execution_id);
+    assert_eq!(standing(&yard, &org, &lease).await, Some(JobStanding::Live));
+    let elsewhere = kit::ids::OrgId::new().to_string();
+    assert_eq!(standing(&yard, &elsewhere, &lease).await, None);
+    let overdue = "update pipelines.stage_attempts set expires_at = clock_timestamp() - interval '1 s'";
+    yard.admin.batch_execute(overdue).await.unwrap();
+    assert_eq!(standing(&yard, &org, &lease).await, Some(JobStanding::Expiring));
+    runner.start(&lease).await.unwrap();
+    runner.complete(done(&lease)).await.unwrap();
+    assert_eq!(standing(&yard, &org, &lease).await, Some(JobStanding::Ended));
+    let wrong = GetJobsRequest {
+        organization_id: String::new(),
+        job_ids: vec!["x".to_owned()],
+    };
+    let mut peer = JobServiceClient::new(yard.served.peer("terraform_state"));
+    assert_eq!(violated(peer.get_jobs(wrong).await), ["organization_id", "job_ids[0]"]);
+    let mut other = JobServiceClient::new(yard.served.peer("designs"));
+    assert_eq!(
+        reason(other.get_jobs(GetJobsRequest::default()).await),
+        "CALLER_NOT_ALLOWED"
+    );
 }

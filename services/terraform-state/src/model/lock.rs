@@ -5,7 +5,9 @@ use kit::{Error, Reason};
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Caller, PrincipalId, PrincipalKind};
+use serde::Serialize;
+
+use super::{Caller, ExecutionId, LockEnding, PastLockId, PrincipalId, PrincipalKind, StateId, state::StateName};
 use crate::schema::state_locks;
 
 /// Terraform's id of a lock: 1 to 128 characters, a UUID as a rule.
@@ -41,6 +43,8 @@ pub struct NewLock {
     pub info: String,
     /// The holder's Terraform.
     pub terraform_version: String,
+    /// Why nobody else may write; empty where it is no maintenance lock.
+    pub maintenance_reason: String,
 }
 
 /// A lock that is held.
@@ -66,6 +70,73 @@ pub struct Lock {
     pub created_at: OffsetDateTime,
     /// When the holder was last heard of.
     pub last_seen_at: OffsetDateTime,
+    /// Why nobody else may write; empty where it is no maintenance lock.
+    pub maintenance_reason: String,
+    /// The execution that a job's lock belongs to.
+    pub execution_id: Option<ExecutionId>,
+}
+
+/// The operation of a maintenance lock that its taker says nothing of.
+pub const MAINTENANCE: &str = "maintenance";
+
+/// How the job stands that holds a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No job's lock.
+    NoJob,
+    /// Nobody says.
+    Unknown,
+    /// Its lease is renewed.
+    Live,
+    /// Its lease was not renewed in time.
+    Expiring,
+    /// The job has ended.
+    Orphaned,
+}
+
+/// A lock that is held, and of what.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The state.
+    pub state: StateId,
+    /// Its name.
+    pub name: StateName,
+    /// The lock.
+    pub lock: Lock,
+    /// How the job stands that holds it.
+    pub standing: Standing,
+}
+
+/// Which locks are asked for.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LockFilter {
+    /// Only those whose holder was last heard of before; in microseconds since 1970.
+    pub silent_since: Option<i64>,
+    /// Only maintenance locks.
+    pub maintenance_only: bool,
+    /// Only that of the state with this name: all that a job sees.
+    pub only: Option<String>,
+}
+
+/// A lock that is over.
+#[derive(Clone, Debug, Queryable)]
+pub struct PastLock {
+    /// Its id here.
+    pub id: PastLockId,
+    /// The state.
+    pub state_id: StateId,
+    /// As it was held.
+    pub lock: Lock,
+    /// How it ended.
+    pub ending: LockEnding,
+    /// What kind of caller ended it.
+    pub ended_by_kind: Option<PrincipalKind>,
+    /// The caller that ended it; nobody where the service did.
+    pub ended_by_id: Option<PrincipalId>,
+    /// Why it was taken away.
+    pub ended_reason: String,
+    /// When.
+    pub ended_at: OffsetDateTime,
 }
 
 impl Lock {
@@ -82,6 +153,16 @@ impl Lock {
         self.id == *id && self.holder() == caller
     }
 
+    /// Whether a job holds it, and which.
+    pub fn is_of_job(&self, job: PrincipalId) -> bool {
+        self.holder_kind == PrincipalKind::Job && self.holder_id == job
+    }
+
+    /// Whether it keeps everybody away until a person ends it.
+    pub fn is_maintenance(&self) -> bool {
+        !self.maintenance_reason.is_empty()
+    }
+
     /// Whether its operation writes a state from elsewhere, whatever the serial.
     pub fn pushes(&self) -> bool {
         matches!(self.operation.as_str(), "state-push" | "migration destination state")
@@ -93,7 +174,7 @@ impl Lock {
         json!({
             "ID": self.id.as_str(),
             "Operation": self.operation,
-            "Info": self.info,
+            "Info": if self.is_maintenance() { &self.maintenance_reason } else { &self.info },
             "Who": self.who,
             "Version": self.terraform_version,
             "Created": created.unwrap_or_else(|_| "1970-01-01T00:00:00Z".to_owned()),

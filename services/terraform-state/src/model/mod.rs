@@ -20,8 +20,9 @@ use kit::{
     Error, Result,
     ids::{Principal, UserId},
 };
+use time::OffsetDateTime;
 
-use crate::schema::sql_types::{PrincipalEnum, VersionKindEnum};
+use crate::schema::sql_types::{LockEndingEnum, PrincipalEnum, VersionKindEnum};
 
 kit::id! {
     /// A state.
@@ -30,6 +31,14 @@ kit::id! {
 kit::id! {
     /// A design.
     DesignId
+}
+kit::id! {
+    /// A pipeline's execution, which jobs belong to.
+    ExecutionId
+}
+kit::id! {
+    /// A lock that is over.
+    PastLockId
 }
 kit::id! {
     /// A user, an API key or a job; its [`PrincipalKind`] says which.
@@ -101,6 +110,18 @@ stored_enum! {
     }
 }
 
+stored_enum! {
+    /// How a lock ended.
+    LockEnding as LockEndingEnum {
+        /// Its holder gave it back.
+        Released = "released",
+        /// Somebody took it away.
+        Forced = "forced",
+        /// The service took it away when the job that held it had ended.
+        Orphaned = "orphaned",
+    }
+}
+
 /// Who holds a lock, or wrote a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -129,6 +150,16 @@ impl Caller {
             id: PrincipalId(id),
         })
     }
+}
+
+/// A time in microseconds since 1970, which is as exactly as PostgreSQL keeps it.
+pub(crate) fn micros(time: OffsetDateTime) -> i64 {
+    i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000)).unwrap_or(i64::MAX)
+}
+
+/// The time so many microseconds after 1970.
+pub(crate) fn at_micros(micros: i64) -> Result<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1_000).map_err(Error::internal)
 }
 
 /// At most `most` characters of a text that Terraform sent, without control characters: what can be kept of it.

@@ -1,16 +1,34 @@
 //! Locks. Who changes one holds its state's row.
 
-use diesel::{ExpressionMethods, NullableExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
+use diesel::{
+    BoolExpressionMethods, ExpressionMethods, JoinOnDsl, NullableExpressionMethods, OptionalExtension, QueryDsl,
+    SelectableHelper,
+};
 use diesel_async::RunQueryDsl;
 use kit::{Result, db::Tx};
 
 use crate::{
     model::{
-        Caller, StateId,
-        lock::{Lock, LockId, NewLock},
+        Caller, ExecutionId, LockEnding, PastLockId, PrincipalId, PrincipalKind, StateId, at_micros,
+        lock::{Held, Lock, LockFilter, NewLock, PastLock, Standing},
+        state::StateName,
     },
-    schema::{clock_timestamp, state_locks, states},
+    schema::{clock_timestamp, lock_history, state_locks, states},
 };
+
+/// How a lock ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End<'a> {
+    /// Its holder gives it back.
+    Released,
+    /// The caller takes it away, and says why.
+    Forced(&'a str),
+    /// The job that held it has ended.
+    Orphaned,
+}
+
+/// What is told of a lock whose job has ended.
+const ORPHANED: &str = "the job that held it has ended";
 
 /// A state's lock.
 pub(crate) async fn find(tx: &mut Tx, state: StateId) -> Result<Option<Lock>> {
@@ -23,7 +41,7 @@ pub(crate) async fn find(tx: &mut Tx, state: StateId) -> Result<Option<Lock>> {
 }
 
 /// Takes a state's lock, which must be free.
-pub(crate) async fn insert(tx: &mut Tx, state: StateId, new: &NewLock) -> Result<Lock> {
+pub(crate) async fn insert(tx: &mut Tx, state: StateId, new: &NewLock, execution: Option<ExecutionId>) -> Result<Lock> {
     let holder = Caller::of(tx.principal())?;
     Ok(diesel::insert_into(state_locks::table)
         .values((
@@ -36,6 +54,8 @@ pub(crate) async fn insert(tx: &mut Tx, state: StateId, new: &NewLock) -> Result
             state_locks::terraform_version.eq(&new.terraform_version),
             state_locks::holder_kind.eq(holder.kind),
             state_locks::holder_id.eq(holder.id),
+            state_locks::maintenance_reason.eq(&new.maintenance_reason),
+            state_locks::execution_id.eq(execution),
         ))
         .returning(Lock::as_returning())
         .get_result(tx)
@@ -55,22 +75,153 @@ pub(crate) async fn update_seen(tx: &mut Tx, state: StateId) -> Result<Option<Lo
         .optional()?)
 }
 
-/// Frees a state, and notes which lock was given back or taken away (`reason`) last.
-pub(crate) async fn delete(tx: &mut Tx, state: StateId, lock: &LockId, reason: Option<&str>) -> Result<()> {
-    let caller = Caller::of(tx.principal())?;
+/// Frees a state; the lock goes into the history, and the state notes which one ended last.
+pub(crate) async fn delete(tx: &mut Tx, state: StateId, lock: &Lock, end: End<'_>) -> Result<()> {
+    let (ending, by, reason) = match end {
+        End::Released => (LockEnding::Released, Some(Caller::of(tx.principal())?), ""),
+        End::Forced(reason) => (LockEnding::Forced, Some(Caller::of(tx.principal())?), reason),
+        End::Orphaned => (LockEnding::Orphaned, None, ORPHANED),
+    };
     diesel::delete(state_locks::table.find((tx.org(), state)))
         .execute(tx)
         .await?;
+    diesel::insert_into(lock_history::table)
+        .values((
+            (
+                lock_history::org_id.eq(tx.org()),
+                lock_history::id.eq(PastLockId::new()),
+                lock_history::state_id.eq(state),
+                lock_history::lock_id.eq(&lock.id),
+                lock_history::operation.eq(&lock.operation),
+                lock_history::who.eq(&lock.who),
+                lock_history::info.eq(&lock.info),
+                lock_history::terraform_version.eq(&lock.terraform_version),
+                lock_history::holder_kind.eq(lock.holder_kind),
+                lock_history::holder_id.eq(lock.holder_id),
+            ),
+            (
+                lock_history::created_at.eq(lock.created_at),
+                lock_history::last_seen_at.eq(lock.last_seen_at),
+                lock_history::maintenance_reason.eq(&lock.maintenance_reason),
+                lock_history::execution_id.eq(lock.execution_id),
+                lock_history::ending.eq(ending),
+                lock_history::ended_by_kind.eq(by.map(|by| by.kind)),
+                lock_history::ended_by_id.eq(by.map(|by| by.id)),
+                lock_history::ended_reason.eq(reason),
+            ),
+        ))
+        .execute(tx)
+        .await?;
+    let by = by.unwrap_or_else(|| lock.holder());
     diesel::update(states::table.find((tx.org(), state)))
         .set((
-            states::released_lock_id.eq(lock.as_str()),
-            states::released_by_force.eq(reason.is_some()),
-            states::released_reason.eq(reason.unwrap_or_default()),
-            states::released_by_kind.eq(caller.kind),
-            states::released_by_id.eq(caller.id),
+            states::released_lock_id.eq(lock.id.as_str()),
+            states::released_by_force.eq(ending != LockEnding::Released),
+            states::released_reason.eq(reason),
+            states::released_by_kind.eq(by.kind),
+            states::released_by_id.eq(by.id),
             states::released_at.eq(clock_timestamp().nullable()),
         ))
         .execute(tx)
         .await?;
     Ok(())
+}
+
+/// The states that a job holds, in the order in which they are to be held.
+pub(crate) async fn list_of_job(tx: &mut Tx, job: PrincipalId) -> Result<Vec<StateId>> {
+    Ok(state_locks::table
+        .filter(state_locks::org_id.eq(tx.org()))
+        .filter(state_locks::holder_id.eq(job))
+        .filter(state_locks::holder_kind.eq(PrincipalKind::Job))
+        .select(state_locks::state_id)
+        .order(state_locks::state_id.asc())
+        .load(tx)
+        .await?)
+}
+
+/// Where a list of locks goes on: when the last one was taken, in microseconds, and its state.
+pub(crate) type Cursor = (i64, StateId);
+
+/// The locks that are held, oldest first, after `after`; at most `limit`.
+pub(crate) async fn list(tx: &mut Tx, filter: &LockFilter, after: Option<Cursor>, limit: i64) -> Result<Vec<Held>> {
+    let mut query = state_locks::table
+        .inner_join(
+            states::table.on(states::org_id
+                .eq(state_locks::org_id)
+                .and(states::id.eq(state_locks::state_id))),
+        )
+        .filter(state_locks::org_id.eq(tx.org()))
+        .select((state_locks::state_id, states::name, Lock::as_select()))
+        .order((state_locks::created_at.asc(), state_locks::state_id.asc()))
+        .limit(limit)
+        .into_boxed();
+    if let Some(since) = filter.silent_since {
+        query = query.filter(state_locks::last_seen_at.lt(at_micros(since)?));
+    }
+    if filter.maintenance_only {
+        query = query.filter(state_locks::maintenance_reason.ne(""));
+    }
+    if let Some(only) = &filter.only {
+        query = query.filter(states::name.eq(only.clone()));
+    }
+    if let Some((micros, state)) = after {
+        let at = at_micros(micros)?;
+        query = query.filter(state_locks::created_at.ge(at)).filter(
+            state_locks::created_at
+                .gt(at)
+                .or(state_locks::created_at.eq(at).and(state_locks::state_id.gt(state))),
+        );
+    }
+    let rows: Vec<(StateId, StateName, Lock)> = query.load(tx).await?;
+    let held = rows.into_iter().map(|(state, name, lock)| Held {
+        state,
+        name,
+        lock,
+        standing: Standing::NoJob,
+    });
+    Ok(held.collect())
+}
+
+/// The locks that are over, newest end first, below `below`; at most `limit`.
+pub(crate) async fn list_past(
+    tx: &mut Tx,
+    state: Option<StateId>,
+    below: Option<PastLockId>,
+    limit: i64,
+) -> Result<Vec<PastLock>> {
+    let lock = (
+        lock_history::lock_id,
+        lock_history::operation,
+        lock_history::who,
+        lock_history::info,
+        lock_history::terraform_version,
+        lock_history::holder_kind,
+        lock_history::holder_id,
+        lock_history::created_at,
+        lock_history::last_seen_at,
+        lock_history::maintenance_reason,
+        lock_history::execution_id,
+    );
+    let mut query = lock_history::table
+        .filter(lock_history::org_id.eq(tx.org()))
+        .select((
+            lock_history::id,
+            lock_history::state_id,
+            lock,
+            lock_history::ending,
+            lock_history::ended_by_kind,
+            lock_history::ended_by_id,
+            lock_history::ended_reason,
+            lock_history::ended_at,
+        ))
+        .order(lock_history::id.desc())
+        .limit(limit)
+        .into_boxed();
+    if let Some(state) = state {
+        query = query.filter(lock_history::state_id.eq(state));
+    }
+    if let Some(below) = below {
+        query = query.filter(lock_history::id.lt(below));
+    }
+    Ok(query.load(tx).await?)
 }

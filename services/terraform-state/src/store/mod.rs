@@ -3,6 +3,7 @@
 pub(crate) mod chunk;
 pub(crate) mod design;
 pub(crate) mod drift;
+pub(crate) mod job;
 pub(crate) mod lock;
 pub(crate) mod state;
 pub(crate) mod version;

@@ -8,7 +8,7 @@ use kit::{
 use prost::Message;
 use serde::Serialize;
 
-use crate::model::{StateId, state::StateFilter};
+use crate::model::{StateId, lock::LockFilter, state::StateFilter};
 
 /// The most bytes of a page's items; with what is around them, the answer stays below 4 MiB.
 const MOST_BYTES: usize = (4 << 20) - (64 << 10);
@@ -41,6 +41,34 @@ impl TryFrom<v1::ListStatesRequest> for Asked<StateFilter> {
             only: None,
         };
         Asked::finish(Some(filter), (request.page_size, request.page_token), violations)
+    }
+}
+
+impl TryFrom<v1::ListLocksRequest> for Asked<LockFilter> {
+    type Error = Error;
+
+    fn try_from(request: v1::ListLocksRequest) -> Result<Self> {
+        let mut violations = Violations::new();
+        let silent_since = match &request.silent_since {
+            None => Some(None),
+            Some(time) => super::micros("silent_since", time, &mut violations).map(Some),
+        };
+        let filter = silent_since.map(|silent_since| LockFilter {
+            silent_since,
+            maintenance_only: request.maintenance_only,
+            only: None,
+        });
+        Asked::finish(filter, (request.page_size, request.page_token), violations)
+    }
+}
+
+impl TryFrom<v1::ListLockHistoryRequest> for Asked<Option<StateId>> {
+    type Error = Error;
+
+    fn try_from(request: v1::ListLockHistoryRequest) -> Result<Self> {
+        let mut violations = Violations::new();
+        let state = ids::optional("state_id", &request.state_id, &mut violations);
+        Asked::finish(Some(state), (request.page_size, request.page_token), violations)
     }
 }
 

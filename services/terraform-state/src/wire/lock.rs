@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::timestamp;
 use crate::model::{
-    StateId, kept,
-    lock::{Lock, LockId, NewLock},
+    LockEnding, StateId, kept,
+    lock::{Held, Lock, LockId, MAINTENANCE, NewLock, PastLock, Standing},
 };
 
 /// The most bytes of a LockInfo.
@@ -35,15 +35,21 @@ impl TryFrom<v1::LockStateRequest> for Take {
         violations.length("lock.who", &lock.who, 0, 256);
         violations.length("lock.info", &lock.info, 0, 1024);
         violations.length("lock.terraform_version", &lock.terraform_version, 0, 64);
+        violations.length("maintenance_reason", &request.maintenance_reason, 0, 1000);
+        let mut operation = lock.operation;
+        if operation.is_empty() && !request.maintenance_reason.is_empty() {
+            operation.push_str(MAINTENANCE);
+        }
         let (id, lock_id) = violations.finish(id.zip(lock_id))?;
         Ok(Take {
             id,
             lock: NewLock {
                 id: lock_id,
-                operation: lock.operation,
+                operation,
                 who: lock.who,
                 info: lock.info,
                 terraform_version: lock.terraform_version,
+                maintenance_reason: request.maintenance_reason,
             },
         })
     }
@@ -122,8 +128,61 @@ impl From<Lock> for v1::Lock {
             holder_id: lock.holder_id.to_string(),
             holder_kind: lock.holder_kind.as_str().to_owned(),
             last_seen_at: Some(timestamp(lock.last_seen_at)),
+            maintenance_reason: lock.maintenance_reason,
+            execution_id: lock.execution_id.map(|id| id.to_string()).unwrap_or_default(),
+            standing: v1::LockStanding::Unspecified.into(),
         }
     }
+}
+
+impl From<Held> for v1::HeldLock {
+    fn from(held: Held) -> Self {
+        let standing = match held.standing {
+            Standing::NoJob => v1::LockStanding::Unspecified,
+            Standing::Unknown => v1::LockStanding::Unknown,
+            Standing::Live => v1::LockStanding::Live,
+            Standing::Expiring => v1::LockStanding::Expiring,
+            Standing::Orphaned => v1::LockStanding::Orphaned,
+        };
+        v1::HeldLock {
+            state_id: held.state.to_string(),
+            state_name: held.name.into(),
+            lock: Some(v1::Lock {
+                standing: standing.into(),
+                ..held.lock.into()
+            }),
+        }
+    }
+}
+
+impl From<PastLock> for v1::PastLock {
+    fn from(past: PastLock) -> Self {
+        let ending = match past.ending {
+            LockEnding::Released => v1::LockEnding::Released,
+            LockEnding::Forced => v1::LockEnding::Forced,
+            LockEnding::Orphaned => v1::LockEnding::Orphaned,
+        };
+        v1::PastLock {
+            id: past.id.to_string(),
+            state_id: past.state_id.to_string(),
+            lock: Some(past.lock.into()),
+            ending: ending.into(),
+            ended_by_id: past.ended_by_id.map(|id| id.to_string()).unwrap_or_default(),
+            ended_by_kind: past
+                .ended_by_kind
+                .map(|kind| kind.as_str().to_owned())
+                .unwrap_or_default(),
+            ended_reason: past.ended_reason,
+            ended_at: Some(timestamp(past.ended_at)),
+        }
+    }
+}
+
+/// The state whose lock is asked for.
+pub(crate) fn asked(request: &v1::GetLockRequest) -> Result<StateId> {
+    let mut violations = Violations::new();
+    let id = ids::required("state_id", &request.state_id, &mut violations);
+    violations.finish(id)
 }
 
 /// What Terraform says of a lock; nothing of it but the id must be there.
@@ -162,6 +221,7 @@ pub(crate) fn lock_info(json: &[u8]) -> Result<Told> {
         who: text(info.who, 256),
         info: text(info.info, 1024),
         terraform_version: text(info.version, 64),
+        maintenance_reason: String::new(),
     };
     let bare = lock.operation.is_empty() && lock.who.is_empty() && lock.terraform_version.is_empty();
     Ok(Told { lock, bare })

@@ -6,6 +6,7 @@ pub(crate) mod list;
 pub(crate) mod lock;
 pub(crate) mod state;
 
+use kit::Violations;
 use time::OffsetDateTime;
 
 pub(crate) fn timestamp(time: OffsetDateTime) -> prost_types::Timestamp {
@@ -13,4 +14,14 @@ pub(crate) fn timestamp(time: OffsetDateTime) -> prost_types::Timestamp {
         seconds: time.unix_timestamp(),
         nanos: i32::try_from(time.nanosecond()).expect("less than a second"),
     }
+}
+
+/// Reads a time that is given, in microseconds since 1970.
+pub(crate) fn micros(field: &str, time: &prost_types::Timestamp, violations: &mut Violations) -> Option<i64> {
+    let time = OffsetDateTime::from_unix_timestamp(time.seconds)
+        .ok()
+        .filter(|_| (0..1_000_000_000).contains(&time.nanos))
+        .map(|whole| whole + std::time::Duration::from_nanos(time.nanos.unsigned_abs().into()));
+    violations.check(time.is_some(), field, "must be a time from the years 1 to 9999");
+    time.map(crate::model::micros)
 }

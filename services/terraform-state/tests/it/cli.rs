@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::world::{EVERYTHING, WORK, World, id, state};
 
-fn terraform() -> Option<PathBuf> {
+pub(crate) fn terraform() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
         .map(|dir| dir.join("terraform"))
@@ -33,21 +33,23 @@ fn terraform() -> Option<PathBuf> {
 }
 
 /// A directory with a configuration, and what reaches its state.
-struct Checkout {
+pub(crate) struct Checkout {
     program: PathBuf,
     dir: tempfile::TempDir,
     address: String,
     password: String,
+    /// The certificate that the server is known by, where it speaks TLS.
+    ca: Option<String>,
 }
 
 /// How a run ended, and all it said.
-struct Ended {
-    good: bool,
+pub(crate) struct Ended {
+    pub(crate) good: bool,
     told: String,
 }
 
 impl Ended {
-    fn well(self) -> String {
+    pub(crate) fn well(self) -> String {
         assert!(self.good, "{}", self.told);
         self.told
     }
@@ -59,20 +61,37 @@ impl Ended {
 }
 
 impl Checkout {
-    async fn new(program: PathBuf, door: SocketAddr, name: &str, password: &str) -> Self {
+    pub(crate) async fn new(program: PathBuf, door: SocketAddr, name: &str, password: &str) -> Self {
+        Self::initialized(program, format!("http://{door}/v1/states/{name}"), password, None).await
+    }
+
+    /// One that reaches a door over TLS, which this certificate vouches for.
+    pub(crate) async fn over_tls(program: PathBuf, door: SocketAddr, name: &str, password: &str, ca: &str) -> Self {
+        let address = format!("https://localhost:{}/v1/states/{name}", door.port());
+        Self::initialized(program, address, password, Some(ca.to_owned())).await
+    }
+
+    async fn initialized(program: PathBuf, address: String, password: &str, ca: Option<String>) -> Self {
         let checkout = Checkout {
             program,
             dir: tempfile::tempdir().unwrap(),
-            address: format!("http://{door}/v1/states/{name}"),
+            address,
             password: password.to_owned(),
+            ca,
         };
         checkout.write("one", "");
         checkout.run(&["init", "-input=false"]).await.well();
         checkout
     }
 
+    /// From here on it reaches its state at another address.
+    pub(crate) fn reach(&mut self, address: SocketAddr) {
+        let (_, path) = self.address.split_once("/v1/").unwrap();
+        self.address = format!("http://{address}/v1/{path}");
+    }
+
     /// A resource with this input, made by running this command.
-    fn write(&self, input: &str, command: &str) {
+    pub(crate) fn write(&self, input: &str, command: &str) {
         let provisioner = if command.is_empty() {
             String::new()
         } else {
@@ -101,13 +120,26 @@ impl Checkout {
             .env("TF_HTTP_UNLOCK_ADDRESS", &self.address)
             .env("TF_HTTP_USERNAME", "anyone")
             .env("TF_HTTP_PASSWORD", &self.password)
+            .env("TF_HTTP_RETRY_WAIT_MIN", "0")
+            .envs(self.ca.iter().map(|ca| ("TF_HTTP_CLIENT_CA_CERTIFICATE_PEM", ca)))
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command
     }
 
-    async fn run(&self, arguments: &[&str]) -> Ended {
-        let ended = self.command(arguments).output();
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
+        self.ended(self.command(arguments)).await
+    }
+
+    /// A run that ends well, and says with all else what its HTTP client does.
+    pub(crate) async fn traced(&self, arguments: &[&str]) -> String {
+        let mut command = self.command(arguments);
+        command.env("TF_LOG", "TRACE").env("GODEBUG", "http2debug=1");
+        self.ended(command).await.well()
+    }
+
+    async fn ended(&self, mut command: Command) -> Ended {
+        let ended = command.output();
         let output = tokio::time::timeout(Duration::from_secs(180), ended)
             .await
             .unwrap()
@@ -118,7 +150,7 @@ impl Checkout {
         }
     }
 
-    async fn apply(&self) -> Ended {
+    pub(crate) async fn apply(&self) -> Ended {
         self.run(&["apply", "-auto-approve", "-input=false"]).await
     }
 }
@@ -149,10 +181,17 @@ async fn a_life_from_init_to_destroy() {
             .contains("1 added, 0 changed, 1 destroyed")
     );
     assert!(checkout.run(&["output", "a"]).await.well().contains("two"));
-    checkout
-        .run(&["state", "mv", "terraform_data.a", "terraform_data.b"])
-        .await
-        .well();
+    checkout.run(&["taint", "terraform_data.a"]).await.well();
+    assert!(checkout.apply().await.well().contains("1 destroyed"));
+    let versions = world.versions("team/prod").await;
+    for arguments in [
+        &["state", "mv", "terraform_data.a", "terraform_data.b"][..],
+        &["state", "rm", "terraform_data.b"],
+    ] {
+        checkout.run(arguments).await.well();
+    }
+    assert_eq!(world.versions("team/prod").await, versions + 2);
+    assert!(checkout.apply().await.well().contains("1 added"));
     checkout
         .run(&["apply", "-destroy", "-auto-approve", "-input=false"])
         .await
@@ -249,6 +288,11 @@ async fn a_state_is_pushed() {
     newer["serial"] = 90.into();
     fs::write(checkout.dir.path().join("newer.tfstate"), newer.to_string()).unwrap();
     checkout.run(&["state", "push", "newer.tfstate"]).await.well();
+    // One that was elsewhere comes into a state that was never written.
+    let elsewhere = Checkout::new(checkout.program.clone(), world.door(), "imported", &worker).await;
+    fs::write(elsewhere.dir.path().join("first.tfstate"), &first).unwrap();
+    elsewhere.run(&["state", "push", "first.tfstate"]).await.well();
+    assert!(elsewhere.run(&["output", "a"]).await.well().contains("one"));
     // An older one is refused by Terraform, and with -force by us unless the caller may.
     checkout.run(&["state", "push", "first.tfstate"]).await.badly();
     let versions = world.versions("prod").await;

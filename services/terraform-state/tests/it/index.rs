@@ -21,6 +21,15 @@ async fn every_list_is_planned_on_its_index() {
         from (select * from states limit 1000) s, generate_series(1, 20) n;
         insert into state_chunks (org_id, version_id, place, sealed)
         select org_id, id, 0, 'x' from state_versions;
+        insert into state_locks (org_id, state_id, lock_id, operation, who, info, terraform_version, holder_kind, holder_id,
+            created_at)
+        select org_id, id, 'lock', '', '', '', '', 'job', gen_random_uuid(), now() - n * interval '1 s'
+        from (select *, row_number() over () as n from states) s;
+        insert into lock_history (org_id, id, state_id, lock_id, operation, who, info, terraform_version, holder_kind,
+            holder_id, created_at, last_seen_at, maintenance_reason, ending, ended_by_kind, ended_by_id, ended_reason)
+        select org_id, gen_random_uuid(), id, 'lock', '', '', '', '', 'user', id, now(), now(), '', 'released', 'user', id, ''
+        from (select * from states limit 5000) s, generate_series(1, 5);
+        insert into lock_jobs select org_id, gen_random_uuid(), now() from states;
         analyze"
     );
     world.admin.batch_execute(&fill).await.unwrap();
@@ -61,6 +70,34 @@ async fn every_list_is_planned_on_its_index() {
         (
             format!("select * from state_chunks where org_id = '{org}' and version_id = '{none}' and place = 0"),
             "state_chunks_pkey",
+        ),
+        (
+            format!(
+                "select * from state_locks l join states s on s.org_id = l.org_id and s.id = l.state_id
+                where l.org_id = '{org}' and l.created_at >= now() and (l.created_at > now() or l.state_id > '{none}')
+                order by l.created_at, l.state_id limit 51"
+            ),
+            "state_locks_created_idx",
+        ),
+        (
+            format!(
+                "select * from state_locks where org_id = '{org}' and holder_id = '{none}' and holder_kind = 'job'"
+            ),
+            "state_locks_holder_idx",
+        ),
+        (
+            format!("select * from lock_history where org_id = '{org}' and id < '{none}' order by id desc limit 51"),
+            "lock_history_pkey",
+        ),
+        (
+            format!(
+                "select * from lock_history where org_id = '{org}' and state_id = '{none}' and id < '{none}' order by id desc limit 51"
+            ),
+            "lock_history_state_idx",
+        ),
+        (
+            format!("select * from lock_jobs where org_id = '{org}' and ended_at < now() - interval '2 days'"),
+            "lock_jobs_ended_idx",
         ),
     ] {
         let rows = app.query(&format!("explain (costs off) {query}"), &[]).await.unwrap();

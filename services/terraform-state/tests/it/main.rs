@@ -3,12 +3,17 @@
 
 mod cli;
 mod drift;
+mod faults;
 mod http;
 mod index;
 mod job;
+mod listed;
 mod lock;
+mod orphan;
+mod race;
 mod rpc;
 mod sealed;
 mod start;
+mod tls;
 mod world;
 mod write;

@@ -39,7 +39,7 @@ const LONGEST: usize = 256;
 const LANES: usize = 32;
 const ENTRIES: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
 
-/// What a job credential opens: one design and one state of one organization.
+/// What a job credential opens: one design and one state of one organization, on behalf of one execution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Job {
     pub(crate) id: Uuid,
@@ -49,6 +49,8 @@ pub(crate) struct Job {
     pub(crate) design: String,
     /// Name of the state.
     pub(crate) state: String,
+    /// UUID of the execution that the job belongs to.
+    pub(crate) execution: String,
 }
 
 impl Job {
@@ -61,6 +63,7 @@ impl Job {
         let name = match kind {
             "design" => &self.design,
             "state" => &self.state,
+            "execution" => &self.execution,
             _ => return None,
         };
         (!name.is_empty()).then_some(name)
@@ -236,6 +239,7 @@ impl JobAuthority for RemoteJobs {
             permissions: Arc::new(PermissionSet::resolve(&answer.permissions)),
             design: answer.design_id,
             state: answer.state_name,
+            execution: answer.execution_id,
         };
         let holds = answer
             .expires_in

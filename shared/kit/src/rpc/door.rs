@@ -1,4 +1,4 @@
-//! Doors: other protocols over HTTP/1.1 and h2c, whose requests pass the same stack as gRPC.
+//! Doors: other protocols over HTTP/1.1 and HTTP/2, in the clear or over TLS, whose requests pass the same stack as gRPC.
 //!
 //! A door says which RPC's policy a request is under, and never decides whether it may pass.
 
@@ -21,14 +21,21 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
-use tokio::{net::TcpStream, runtime::Handle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    runtime::Handle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{body::Body, transport::server::Connected as _};
+use tonic::{
+    body::Body,
+    transport::server::{Connected as _, TcpConnectInfo},
+};
 
 use super::{Failure, Protocol, Stack, aged::Ending, arrival};
 use crate::{
     auth::scope::{OrgScope, Scope},
-    config::Listener,
+    config::{Listener, Tls},
     error::{Error, Result, Violation},
     failpoint,
 };
@@ -132,7 +139,8 @@ impl Drop for Lingering {
 
 /// Serves a door until the service stops; then idle connections are closed and busy ones after their answer.
 pub(super) async fn serve(listener: Listener, door: Arc<dyn Door>, stack: Arc<Stack>, shutdown: CancellationToken) {
-    let mut listener = listener.inner;
+    let Listener { inner, tls, .. } = listener;
+    let mut listener = inner;
     let connections = TaskTracker::new();
     loop {
         let (stream, _) = tokio::select! {
@@ -140,14 +148,26 @@ pub(super) async fn serve(listener: Listener, door: Arc<dyn Door>, stack: Arc<St
             // Waits where the process has no descriptor left, and goes on.
             accepted = axum::serve::Listener::accept(&mut listener) => accepted,
         };
-        connections.spawn(connected(stream, Behind(door.clone()), stack.clone(), shutdown.clone()));
+        connections.spawn(connected(
+            stream,
+            tls.clone(),
+            Behind(door.clone()),
+            stack.clone(),
+            shutdown.clone(),
+        ));
     }
     drop(listener);
     connections.close();
     connections.wait().await;
 }
 
-async fn connected(stream: TcpStream, behind: Behind, stack: Arc<Stack>, shutdown: CancellationToken) {
+async fn connected(
+    stream: TcpStream,
+    tls: Option<Tls>,
+    behind: Behind,
+    stack: Arc<Stack>,
+    shutdown: CancellationToken,
+) {
     let _ = stream.set_nodelay(true);
     // The server's own timer begins with a request's first byte.
     let speaks = tokio::time::timeout(HEAD, stream.readable());
@@ -156,6 +176,28 @@ async fn connected(stream: TcpStream, behind: Behind, stack: Arc<Stack>, shutdow
         () = shutdown.cancelled() => return,
     }
     let caller = stream.connect_info();
+    let Some(Tls(acceptor)) = tls else {
+        return spoken(stream, caller, behind, stack, shutdown).await;
+    };
+    let greeted = tokio::select! {
+        greeted = tokio::time::timeout(HEAD, acceptor.accept(stream)) => greeted,
+        () = shutdown.cancelled() => return,
+    };
+    match greeted {
+        Ok(Ok(stream)) => spoken(stream, caller, behind, stack, shutdown).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS connection was not made"),
+        Err(_) => {}
+    }
+}
+
+/// A connection on which requests may come.
+async fn spoken(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    caller: TcpConnectInfo,
+    behind: Behind,
+    stack: Arc<Stack>,
+    shutdown: CancellationToken,
+) {
     let service = service_fn(move |request: Request<Incoming>| {
         let lingers = request.version() < Version::HTTP_2;
         let mut request = request.map(|body| match lingers {

@@ -6,6 +6,7 @@
 mod bare;
 mod identity;
 mod load;
+mod state_faults;
 mod states;
 mod table;
 mod verification;
@@ -15,26 +16,33 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 /// What there is to measure, and in a few words what that is.
-const BENCHES: [(&str, &str); 1] = [(
-    "identity",
-    "verification, exchange of keys, GetMe, a flood of logins, memory, timing of logins",
-)];
+const BENCHES: [(&str, &str); 2] = [
+    (
+        "identity",
+        "verification, exchange of keys, GetMe, a flood of logins, memory, timing of logins",
+    ),
+    (
+        "state-faults",
+        "1,000 runs of terraform through a network that loses, spoils and cuts",
+    ),
+];
 
 /// How many samples each state of an account is given where nothing else is asked for.
-pub const SAMPLES: usize = 300;
+const SAMPLES: usize = 300;
 
 /// Measures one thing, or lists what there is.
 ///
 /// # Errors
 /// When something cannot be measured; a figure that is missed is no error.
-pub async fn command(name: Option<&str>, samples: usize) -> Result<ExitCode> {
+pub async fn command(name: Option<&str>, samples: Option<usize>) -> Result<ExitCode> {
     match name {
         None => {
             for (name, what) in BENCHES {
                 println!("{name:<12} {what}");
             }
         }
-        Some("identity") => identity::measure(samples).await?,
+        Some("identity") => identity::measure(samples.unwrap_or(SAMPLES)).await?,
+        Some("state-faults") => state_faults::measure(samples.unwrap_or(state_faults::CYCLES)).await?,
         // How the bench starts the server that it compares with; nobody types it.
         Some(bare::VERB) => bare::serve().await?,
         Some(other) => bail!("`{other}` is nothing that is measured; `board3 bench` lists what is"),

@@ -70,6 +70,7 @@ impl World {
             permissions: Arc::new(PermissionSet::resolve(["designs.design.read"])),
             design: Uuid::now_v7().to_string(),
             state: "network".to_owned(),
+            execution: Uuid::now_v7().to_string(),
         };
         let desk = Arc::new(Desk {
             job: Mutex::new(Some(job.clone())),

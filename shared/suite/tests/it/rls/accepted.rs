@@ -17,6 +17,9 @@ pub(crate) const WORKER_TABLES: &[&str] = &[
     "terraform_state.compactions",
     "terraform_state.executions",
     "terraform_state.key_rotations",
+    // The locks of jobs that have ended are taken away.
+    "terraform_state.lock_history",
+    "terraform_state.lock_jobs",
     "pipelines.designs",
     "audit.audit_logs",
     "audit.notifications",

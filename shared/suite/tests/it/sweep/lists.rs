@@ -55,6 +55,40 @@ pub(super) const LISTS: &[List] = &[
         filter: Some(|message, tenant| set(message, "state_id", &tenant.works.state.id)),
     },
     List {
+        action: "terraform_state.ListLocks",
+        grow: |w, t| {
+            Box::pin(async {
+                for _ in 0..4 {
+                    w.add_locked_state(t).await;
+                }
+            })
+        },
+        count: |t| {
+            format!(
+                "select count(*) from terraform_state.state_locks where org_id = '{}'",
+                t.owner.org
+            )
+        },
+        filter: None,
+    },
+    List {
+        action: "terraform_state.ListLockHistory",
+        grow: |w, t| {
+            Box::pin(async {
+                for _ in 0..4 {
+                    w.add_past_lock(t).await;
+                }
+            })
+        },
+        count: |t| {
+            format!(
+                "select count(*) from terraform_state.lock_history where org_id = '{}'",
+                t.owner.org
+            )
+        },
+        filter: None,
+    },
+    List {
         action: "terraform_state.ListStates",
         grow: |w, t| {
             Box::pin(async {

@@ -274,7 +274,7 @@ fn items(reply: &DynamicMessage) -> Vec<Item> {
             .get_field_by_name("user")
             .and_then(|user| user.as_message().cloned());
         let item = within.as_ref().unwrap_or(item);
-        let name = ["id", "user_id", "number", "key_id", "name"]
+        let name = ["id", "user_id", "number", "key_id", "name", "state_id"]
             .iter()
             .find_map(|name| item.get_field_by_name(name))
             .expect("an item has a name");

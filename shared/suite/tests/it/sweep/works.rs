@@ -9,7 +9,7 @@ use api::{
         runner_service_client::RunnerServiceClient,
     },
     terraform_state::v1::{
-        CreateStateRequest, DetectDriftRequest, Lock, LockStateRequest, State, UploadStateRequest,
+        CreateStateRequest, DetectDriftRequest, Lock, LockStateRequest, State, UnlockStateRequest, UploadStateRequest,
         drift_service_client::DriftServiceClient, lock_service_client::LockServiceClient,
         state_service_client::StateServiceClient,
     },
@@ -188,6 +188,21 @@ impl World {
         let key = self.key(tenant, &["terraform_state.lock.write"]).await;
         let lock = lock(&self.house, &key, &state.id).await;
         (state, lock)
+    }
+
+    /// A lock that was taken and given back.
+    pub(crate) async fn add_past_lock(&self, tenant: &Tenant) {
+        let state = self.add_state(tenant, "unlocked").await;
+        let key = self.key(tenant, &["terraform_state.lock.write"]).await;
+        let request = UnlockStateRequest {
+            state_id: state.id.clone(),
+            lock_id: lock(&self.house, &key, &state.id).await,
+            request_id: request_id(),
+        };
+        LockServiceClient::new(self.house.terraform_state().with(&key))
+            .unlock_state(request)
+            .await
+            .expect("UnlockState");
     }
 
     /// Another version of the tenant's state.
