@@ -1,6 +1,7 @@
 //! The service at its socket.
 #![allow(clippy::unwrap_used)]
 
+mod certificate;
 mod cli;
 mod drift;
 mod faults;

@@ -4,12 +4,12 @@ use std::{io::Read, sync::Arc};
 
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::{
+    certificate::Certificate,
     cli::{Checkout, terraform},
     world::{WORK, World, id, lock_info, state},
 };
@@ -17,23 +17,23 @@ use crate::{
 /// A world whose door speaks TLS, and its certificate.
 struct Secured {
     world: World,
-    certificate: rcgen::Certificate,
+    certificate: Certificate,
     _files: tempfile::TempDir,
 }
 
 async fn secured() -> Secured {
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = Certificate::new();
     let files = tempfile::tempdir().unwrap();
     let (chain, key) = (files.path().join("chain.pem"), files.path().join("key.pem"));
-    std::fs::write(&chain, cert.pem()).unwrap();
-    std::fs::write(&key, signing_key.serialize_pem()).unwrap();
+    std::fs::write(&chain, certificate.pem()).unwrap();
+    std::fs::write(&key, certificate.key_pem()).unwrap();
     let world = World::with(&[
         ("BOARD3_TERRAFORM_TLS_CERTIFICATE", chain.to_str().unwrap()),
         ("BOARD3_TERRAFORM_TLS_KEY", key.to_str().unwrap()),
     ]);
     Secured {
         world: world.await,
-        certificate: cert,
+        certificate,
         _files: files,
     }
 }
@@ -41,7 +41,7 @@ async fn secured() -> Secured {
 /// A connection that offers these protocols.
 async fn connected(secured: &Secured, protocols: &[&str]) -> tokio_rustls::client::TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
-    roots.add(secured.certificate.der().clone()).unwrap();
+    roots.add(secured.certificate.der.clone().into()).unwrap();
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
