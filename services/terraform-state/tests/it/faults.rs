@@ -146,16 +146,12 @@ async fn ride(world: &World, name: &str, seed: u64) -> (Harm, usize) {
             break;
         }
     }
-    let rows = "select v.serial from state_versions v join states s on s.org_id = v.org_id and s.id = v.state_id";
-    let rows = world
-        .admin
-        .query(&format!("{rows} where s.name = '{name}' order by v.number"), &[]);
-    let mut kept: Vec<u64> = rows
-        .await
-        .unwrap()
-        .iter()
-        .map(|row| row.get::<_, i64>(0).unsigned_abs())
-        .collect();
+    let rows = format!(
+        "select v.serial from state_versions v join states s on s.org_id = v.org_id and s.id = v.state_id
+        where s.name = '{name}' order by v.number"
+    );
+    let rows = world.admin.query(&rows, &[]).await.unwrap();
+    let mut kept: Vec<u64> = rows.iter().map(|row| row.get::<_, i64>(0).unsigned_abs()).collect();
     let count = kept.len();
     kept.dedup();
     harm.doubled = count - kept.len();

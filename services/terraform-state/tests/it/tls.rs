@@ -27,12 +27,12 @@ async fn secured() -> Secured {
     let (chain, key) = (files.path().join("chain.pem"), files.path().join("key.pem"));
     std::fs::write(&chain, certificate.pem()).unwrap();
     std::fs::write(&key, certificate.key_pem()).unwrap();
-    let world = World::with(&[
+    let env = [
         ("BOARD3_TERRAFORM_TLS_CERTIFICATE", chain.to_str().unwrap()),
         ("BOARD3_TERRAFORM_TLS_KEY", key.to_str().unwrap()),
-    ]);
+    ];
     Secured {
-        world: world.await,
+        world: World::with(&env).await,
         certificate,
         _files: files,
     }
@@ -78,7 +78,7 @@ async fn over_tls_http_2_is_chosen_where_it_is_offered() {
             .method(method)
             .uri(format!("https://localhost{path}"))
             .header("authorization", &http.authorization)
-            .body(Full::from(body))
+            .body(Full::<bytes::Bytes>::from(body))
             .unwrap();
         let answer = sender.send_request(request).await.unwrap();
         (

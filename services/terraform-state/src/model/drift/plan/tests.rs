@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::model::drift::difference::{Difference, Values};
+use crate::model::masking::{Difference, Values};
 use serde_json::json;
 
 const REFRESH_ONLY: &str = include_str!("../../../../tests/plans/refresh_only.json");
