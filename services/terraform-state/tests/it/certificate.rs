@@ -75,6 +75,7 @@ fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut element = vec![tag];
     match content.len() {
         short @ ..=0x7f => element.push(u8::try_from(short).unwrap()),
+        long @ ..=0xff => element.extend([0x81, u8::try_from(long).unwrap()]),
         long => {
             element.push(0x82);
             element.extend_from_slice(&u16::try_from(long).unwrap().to_be_bytes());
