@@ -109,12 +109,15 @@ async fn only_the_permission_that_an_rpc_names_opens_it() {
     );
     all_succeed(&world, &calls).await;
     for Prepared { method, valid, .. } in &calls {
-        // Peers of every name, at every service that has the RPC.
+        // Peers of every name that the policy holds, at every service that has the RPC.
         for (slice, peer) in places(method).iter().flat_map(|slice| SLICES.map(|peer| (slice, peer))) {
             if method.scope == Scope::Peer {
-                call(world.channel(slice), method.path, &world.peer(peer), &valid.message)
-                    .await
-                    .ok();
+                let answer = call(world.channel(slice), method.path, &world.peer(peer), &valid.message).await;
+                if method.peers.contains(&"*") || method.peers.contains(&peer) {
+                    answer.ok();
+                } else {
+                    answer.refused(Reason::CallerNotAllowed);
+                }
             }
         }
     }

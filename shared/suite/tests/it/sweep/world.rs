@@ -122,7 +122,10 @@ impl World {
             Scope::Public => String::new(),
             Scope::User => tenant.owner.access.clone(),
             Scope::Organization => self.key(tenant, &[method.permission]).await,
-            Scope::Peer => self.peer("designs"),
+            Scope::Peer => {
+                let named = method.peers.iter().find(|peer| **peer != "*");
+                self.peer(named.copied().unwrap_or("designs"))
+            }
         }
     }
 
