@@ -179,7 +179,7 @@ async fn a_revoked_key_is_over_at_every_gate_that_has_just_let_it_in() {
     eventually("the other gate refuses the key", async || there().await.is_err()).await;
     // A second on a machine that has it; what is slower than this is broken.
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
-    assert_eq!(house.ended().await, [id.clone()]);
+    assert_eq!(house.ended().await, std::slice::from_ref(&id));
     let request = ExchangeApiKeyRequest { api_key: made.secret };
     assert_eq!(
         reason(house.auth("").exchange_api_key(request).await),

@@ -127,7 +127,7 @@ async fn sessions_of_all_organizations_are_listed_newest_first() {
         |id: &str, limit: &str| format!("update sessions set {limit} = now() - interval '1 second' where id = '{id}'");
     house.sql(&expire(&abroad.session_id, "idle_expires_at")).await;
     let ids: Vec<_> = all(&house, ada.token()).await.into_iter().map(|one| one.id).collect();
-    assert_eq!(ids, [ada.tokens.session_id.clone()]);
+    assert_eq!(ids, std::slice::from_ref(&ada.tokens.session_id));
     house.sql(&expire(&ada.tokens.session_id, "expires_at")).await;
     assert!(all(&house, ada.token()).await.is_empty());
 }

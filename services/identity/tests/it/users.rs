@@ -290,7 +290,7 @@ async fn lists_of_users_are_planned_on_their_indexes() {
     let ada = house.person("ada").await;
     let admin = house.served.database.admin().await;
     // Other organizations are as large; names differ in their first characters.
-    let fill = format!(
+    let fill =
         "set search_path = identity;
          insert into organizations (org_id, name, slug)
          select gen_random_uuid(), 'other', 'other-' || n from generate_series(1, 4) n;
@@ -301,9 +301,8 @@ async fn lists_of_users_are_planned_on_their_indexes() {
          select o.org_id, u.id, '00000000-0000-7000-8000-000000000000', '00000000-0000-7000-8000-000000000005'
          from organizations o, users u
          where o.org_id <> '00000000-0000-7000-8000-000000000000' and u.password_hash = '';
-         analyze organization_members; analyze users; analyze organizations; analyze roles",
-    );
-    admin.batch_execute(&fill).await.unwrap();
+         analyze organization_members; analyze users; analyze organizations; analyze roles";
+    admin.batch_execute(fill).await.unwrap();
     let app = house.served.database.client(identity::SERVICE.slice, Role::App).await;
     app.batch_execute(&format!("set app.org = '{}'", ada.org))
         .await

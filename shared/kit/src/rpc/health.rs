@@ -94,7 +94,7 @@ mod tests {
         for probes in [false, true, true] {
             let (shown, done) = (shown.clone(), done.clone());
             std::thread::spawn(move || {
-                for round in 0..5_000 {
+                for round in 0..100_000 {
                     if probes {
                         futures_util::FutureExt::now_or_never(report(State(shown.clone())))
                             .expect("nothing is waited for");

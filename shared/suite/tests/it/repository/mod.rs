@@ -202,11 +202,12 @@ fn handlers_pick_no_permission_and_no_status_code() {
         for word in ["Status::", "Code::"] {
             // `Status::from` an error of ours is how a stream says it: the code is the reason's.
             let picked = code.match_indices(word).any(|(at, _)| {
-                !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_')
-                    && !code[at..].starts_with("Status::from)")
-                    && !code[at..].starts_with("Status::from(error)")
-                    // A code that somebody types, of a second factor, is read, found and made like any other value.
-                    && !(word == "Code::" && code[at + word.len()..].starts_with(char::is_lowercase))
+                let (before, here) = code.split_at(at);
+                let of_another_name = before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+                let of_an_error = here.starts_with("Status::from)") || here.starts_with("Status::from(error)");
+                // A code that somebody types, of a second factor, is read, found and made like any other value.
+                let typed = word == "Code::" && here[word.len()..].starts_with(char::is_lowercase);
+                !(of_another_name || of_an_error || typed)
             });
             if picked {
                 found.push(format!("{path} has {word}"));
