@@ -150,7 +150,7 @@ fn no_job(tx: &Tx) -> Result<()> {
             Reason::CallerNotAllowed,
             "a job neither takes a maintenance lock nor ends one",
         )),
-        _ => Ok(()),
+        Principal::User(_) | Principal::ApiKey(_) | Principal::Service(_) | Principal::Anonymous => Ok(()),
     }
 }
 

@@ -24,7 +24,7 @@ fn seed() -> u64 {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap();
     let seed = given.unwrap_or(u64::try_from(now.as_nanos() & 0xffff_ffff).unwrap());
-    println!("BOARD3_FAULTS_SEED={seed}");
+    eprintln!("BOARD3_FAULTS_SEED={seed}");
     seed
 }
 
@@ -156,7 +156,7 @@ async fn ride(world: &World, name: &str, seed: u64) -> (Harm, usize) {
     kept.dedup();
     harm.doubled = count - kept.len();
     harm.lost = written.iter().filter(|serial| !kept.contains(serial)).count();
-    println!("{:?}", faults.done());
+    eprintln!("{:?}", faults.done());
     (harm, written.len())
 }
 
