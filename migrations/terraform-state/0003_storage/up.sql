@@ -123,6 +123,8 @@ begin
   execute format('grant update (kind) on state_versions to %s', app);
   execute format('revoke insert, update, delete on organization_limits, executions from %s', app);
   execute format('revoke update, delete on compactions, key_rotations from %s', app);
+  -- Who asks for another rotation ends the one to a key that is no longer in use.
+  execute format('grant update (finished_at) on key_rotations to %s', app);
   execute format('revoke insert, delete on key_rotations from %s', worker);
 end
 $$;

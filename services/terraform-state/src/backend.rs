@@ -3,26 +3,18 @@
 //! Every function that changes something is called with the state's row held.
 
 pub(crate) mod lock;
+pub(crate) mod reading;
+
+use std::time::Duration;
 
 use api::events::v1::{StateWritten, event::Payload};
-use bytes::Bytes;
-use futures_util::{Stream, stream};
-use kit::{
-    Error, Reason, Result,
-    auth::scope::{OrgScope, Tenancy},
-    crypto::KeyRing,
-    db::{Db, Tx},
-    failpoint,
-    ids::Principal,
-    service::Kit,
-};
-use secrecy::ExposeSecret;
+use kit::{Error, Reason, Result, auth::scope::OrgScope, crypto::KeyRing, db::Tx, ids::Principal, service::Kit};
 
 use crate::{
-    content::{Check, Content, Place, corrupt, open},
-    memory::{Memory, Share},
+    content::{Content, Opening, Place, corrupt, too_large},
+    memory::Memory,
     model::{
-        Caller, DesignId,
+        Caller, DesignId, VersionKind,
         lock::{LockId, mismatch},
         state::State,
         version::{Verdict, Version, judge},
@@ -32,8 +24,6 @@ use crate::{
 
 /// Who may take a lock from its holder, and push over the rules of serial and lineage.
 pub(crate) const FORCE: &str = "terraform_state.lock.force";
-/// As many chunks are kept from the check before the answer; the content of a longer one is read again.
-const KEPT_CHUNKS: usize = 1;
 
 /// What states are kept with. Cheap to clone.
 #[derive(Clone)]
@@ -41,8 +31,12 @@ pub(crate) struct Backend {
     pub(crate) kit: Kit,
     /// Seals contents, and nothing else does.
     pub(crate) ring: KeyRing,
-    /// The most bytes of a content.
+    /// The most bytes of a content, where its organization has no limit of its own.
     pub(crate) limit: u64,
+    /// The most bytes of all versions of an organization as they are stored, where it has no limit of its own.
+    pub(crate) quota: Option<u64>,
+    /// How long after a write its state is compacted.
+    pub(crate) compact_after: Duration,
     /// The room for contents on their way.
     pub(crate) memory: Memory,
 }
@@ -113,27 +107,52 @@ impl Backend {
                 Some(found.ok_or_else(|| corrupt("the current version is missing", state.id, number))?)
             }
         };
-        let same = current.as_ref().is_some_and(|current| content.is(current));
-        if let Some(current) = &current
-            && !same
-            && current.serial == content.heading().serial
-        {
-            // Whether they differ is only known with the key that the current one was hashed with.
-            self.chunk(tx, self.place(state, tx, current), current, 0).await?;
-        }
-        let forced = may_force && lock.is_some_and(|lock| lock.pushes());
+        let same = match &current {
+            Some(current) => self.is(tx, content, state, current).await?,
+            None => false,
+        };
+        let forced = may_force && lock.as_ref().is_some_and(|lock| lock.pushes());
+        let before = current.clone();
         let kind = match (judge(current.as_ref(), content.heading(), same, forced)?, current) {
             (Verdict::Next(kind), _) => kind,
             (Verdict::Repeated, Some(current)) => return Ok((current, false)),
             (Verdict::Repeated, None) => return Err(Error::internal("nothing was repeated")),
         };
+        if let (Some(lock), Some(current)) = (&lock, &before)
+            && current.kind == VersionKind::Normal
+            && current.lock_id.as_ref() == Some(&lock.id)
+            && current.created_at >= lock.created_at
+        {
+            // Terraform saves while it applies: what this lock wrote before was on the way to this.
+            store::version::update_kind(tx, state.id, current.number, VersionKind::Intermediate).await?;
+        }
+        content.written_under(lock.map(|lock| lock.id));
+        let version = self.append(tx, state, kind, content).await?;
+        Ok((version, true))
+    }
+
+    /// Writes the next version, whatever it is.
+    ///
+    /// # Errors
+    /// MESSAGE_TOO_LARGE, QUOTA_EXCEEDED.
+    pub(crate) async fn append(
+        &self,
+        tx: &mut Tx,
+        state: &State,
+        kind: VersionKind,
+        content: &mut Content,
+    ) -> Result<Version> {
+        self.room(tx, content).await?;
         let number = state.latest_version + 1;
         let version = store::version::insert(tx, state.id, number, kind, content).await?;
         for place in 0..version.chunks {
             let sealed = content.chunk(usize::try_from(place).map_err(Error::internal)?).await?;
             store::chunk::insert(tx, version.id, place, sealed).await?;
         }
-        store::state::update_written(tx, state.id, number).await?;
+        store::state::update_written(tx, state.id, number, version.stored_bytes).await?;
+        if number > 1 {
+            store::compaction::insert(tx, state.id, self.compact_after).await?;
+        }
         tx.tell(Payload::StateWritten(StateWritten {
             state_id: state.id.to_string(),
             state_name: state.name.as_str().to_owned(),
@@ -141,101 +160,57 @@ impl Backend {
             version: number,
             serial: version.serial,
         }));
-        Ok((version, true))
+        Ok(version)
     }
 
-    /// Reads a version to its end: what is answered afterwards is whole and what was written.
+    /// The most bytes of a content of the transaction's organization.
+    pub(crate) async fn limit_of(&self, tx: &mut Tx) -> Result<u64> {
+        let limits = store::limit::find(tx).await?;
+        Ok(limits.state_bytes.unwrap_or(self.limit))
+    }
+
+    /// Whether the organization has room for this. Of two writers at the same moment neither sees the other's: they may go
+    /// over the quota by what they write.
+    async fn room(&self, tx: &mut Tx, content: &Content) -> Result<()> {
+        let limits = store::limit::find(tx).await?;
+        let most = limits.state_bytes.unwrap_or(self.limit);
+        if content.size() > most {
+            return Err(too_large(most));
+        }
+        let Some(quota) = limits.stored_bytes.or(self.quota) else {
+            return Ok(());
+        };
+        let stored = store::state::stored_bytes(tx).await?;
+        if stored.saturating_add(content.stored()) > quota {
+            return Err(Error::new(
+                Reason::QuotaExceeded,
+                "the organization's states take all of the room that it has",
+            )
+            .with("limit_bytes", quota.to_string())
+            .with("stored_bytes", stored.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Whether a version has these bytes.
     ///
     /// # Errors
-    /// CONTENT_CORRUPT, KEY_MISSING, OVERLOADED.
-    pub(crate) async fn read(&self, tx: &mut Tx, state: &State, version: Version) -> Result<Reading> {
-        let place = self.place(state, tx, &version);
-        let mut share = self.memory.share();
-        share.grow_for(u64::try_from(version.size_bytes).unwrap_or(u64::MAX))?;
-        let mut check = Check::new();
-        let mut kept = Vec::new();
-        for chunk in 0..version.chunks {
-            let plain = self.chunk(tx, place, &version, chunk).await?;
-            check.add(&plain);
-            if kept.len() < KEPT_CHUNKS {
-                kept.push(plain);
-            }
-        }
-        check.finish(&self.ring, &place, &version)?;
-        Ok(Reading {
-            backend: self.clone(),
-            tenancy: Tenancy {
+    /// KEY_MISSING where that is not known.
+    async fn is(&self, tx: &mut Tx, content: &Content, state: &State, version: &Version) -> Result<bool> {
+        let same = content.is(version)?;
+        if !same && version.data_key.is_none() && version.serial == content.heading().serial {
+            // Before there were data keys, contents were hashed with a key of the ring; whether it is there shows by a chunk.
+            let place = Place {
                 org: tx.org(),
-                principal: tx.principal(),
-            },
-            place,
-            version,
-            kept,
-            _share: share,
-        })
-    }
-
-    fn place(&self, state: &State, tx: &Tx, version: &Version) -> Place {
-        Place {
-            org: tx.org(),
-            state: state.id,
-            version: version.id,
+                state: state.id,
+                version: version.id,
+            };
+            let sealed = store::chunk::find(tx, version.id, 0).await?;
+            let sealed = sealed.ok_or_else(|| corrupt("a chunk is missing", state.id, version.number))?;
+            let opening = Opening::new(&self.ring, place, version)?;
+            opening.begin()?.step(Some(sealed)).await?;
         }
-    }
-
-    async fn chunk(&self, tx: &mut Tx, place: Place, version: &Version, chunk: i32) -> Result<Bytes> {
-        let sealed = store::chunk::find(tx, version.id, chunk).await?;
-        let sealed = sealed.ok_or_else(|| corrupt("a chunk is missing", place.state, version.number))?;
-        let at = usize::try_from(chunk).map_err(Error::internal)?;
-        let plain = open(&self.ring, place, (at, chunk + 1 == version.chunks), sealed).await?;
-        Ok(Bytes::copy_from_slice(plain.expose_secret()))
-    }
-
-    fn db(&self) -> &Db {
-        &self.kit.db
-    }
-}
-
-/// A version's content on its way out: checked, and kept as far as memory allows.
-pub(crate) struct Reading {
-    backend: Backend,
-    tenancy: Tenancy,
-    place: Place,
-    pub(crate) version: Version,
-    kept: Vec<Bytes>,
-    /// Until the last part is taken, or the answer given up.
-    _share: Share,
-}
-
-impl Reading {
-    /// Its parts, each at most 1 MiB. A part that cannot be had is an error, never the end.
-    pub(crate) fn parts(mut self) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
-        let kept = std::mem::take(&mut self.kept);
-        let first_left = i32::try_from(kept.len()).unwrap_or(i32::MAX);
-        let start = (self, kept.into_iter(), first_left);
-        stream::try_unfold(start, |(reading, mut kept, mut next)| async move {
-            if let Some(part) = kept.next() {
-                return Ok(Some((part, (reading, kept, next))));
-            }
-            if next >= reading.version.chunks {
-                return Ok(None);
-            }
-            let part = reading.again(next).await?;
-            next += 1;
-            Ok(Some((part, (reading, kept, next))))
-        })
-    }
-
-    /// A chunk once more, for a caller who reads longer than a call lasts: versions never change.
-    async fn again(&self, chunk: i32) -> Result<Bytes> {
-        failpoint::hit_in("terraform_state.part", &self.place.state.to_string()).await?;
-        let Tenancy { org, principal } = self.tenancy;
-        let (backend, place, version) = (&self.backend, self.place, &self.version);
-        let read = async |tx: &mut Tx| {
-            tx.enter(org, principal).await?;
-            backend.chunk(tx, place, version, chunk).await
-        };
-        backend.db().look(&backend.kit.scope(), read).await
+        Ok(same)
     }
 }
 

@@ -186,12 +186,11 @@ impl TerraformHttp {
             Some(id) => Some(LockId::parse(&id).ok_or_else(|| Error::violation("ID", LockId::RULE))?),
         };
         let md5 = told_md5(&parts.headers)?;
-        let known = self
-            .backend
-            .kit
-            .db
-            .look(&scope, async |tx| store::state::find_named(tx, &name).await);
-        let known = known.await?;
+        let known = self.backend.kit.db.look(&scope, async |tx| {
+            let known = store::state::find_named(tx, &name).await?;
+            Ok((known, self.backend.limit_of(tx).await?))
+        });
+        let (known, limit) = known.await?;
         known.as_ref().map_or(Ok(()), |state| touchable(&scope, state))?;
         let id = known.map_or_else(StateId::new, |state| state.id);
         let place = Place {
@@ -199,8 +198,8 @@ impl TerraformHttp {
             state: id,
             version: Uuid::new_v4(),
         };
-        let mut arriving = Arriving::new(&self.backend.ring, place, self.backend.limit, &self.backend.memory);
-        let mut body = Incoming::new(body, self.backend.limit);
+        let mut arriving = Arriving::new(&self.backend.ring, place, limit, &self.backend.memory);
+        let mut body = Incoming::new(body, limit);
         while let Some(part) = body.part().await? {
             arriving.push(&part).await?;
         }

@@ -3,9 +3,11 @@
 //! It is Terraform's `http` backend and the same over gRPC. A content is sealed before anything of it is written, and
 //! answered whole and byte by byte as it was sent, or not at all; of two who hold a lock, one does not.
 
+use std::time::Duration;
+
 use api::terraform_state::v1::{
-    drift_service_server::DriftServiceServer, lock_service_server::LockServiceServer,
-    state_service_server::StateServiceServer,
+    drift_service_server::DriftServiceServer, key_service_server::KeyServiceServer,
+    lock_service_server::LockServiceServer, state_service_server::StateServiceServer,
 };
 use diesel_migrations::embed_migrations;
 use kit::{
@@ -16,11 +18,14 @@ use kit::{
 };
 
 mod backend;
+mod compact;
 mod content;
 mod door;
 mod jobs;
 mod memory;
 pub mod model;
+pub mod offline;
+mod rotate;
 mod rpc;
 mod schema;
 mod store;
@@ -57,8 +62,15 @@ fn configure(env: &mut Env) -> Option<Build> {
     let listener = env.listen("BOARD3_TERRAFORM_LISTEN", "127.0.0.1:8080");
     let tls = env.tls("BOARD3_TERRAFORM_TLS_CERTIFICATE", "BOARD3_TERRAFORM_TLS_KEY");
     let limit = env.number("BOARD3_STATE_LIMIT_BYTES", MOST_STATE_BYTES, 1..=(1 << 31));
+    let quota = env.number("BOARD3_STATE_QUOTA_BYTES", 0, 0..=(1 << 50));
+    let compact_after = env.number("BOARD3_STATE_COMPACT_AFTER_SECONDS", 30, 0..=86_400);
     let (ring, limit) = (ring?, limit?);
     let listener = listener?.over(tls?);
+    // 0 is no quota.
+    let (quota, compact_after) = (
+        Some(quota?).filter(|quota| *quota > 0),
+        Duration::from_secs(compact_after?),
+    );
     Some(Box::new(move |kit: Kit| {
         Box::pin(async move {
             let memory = memory::Memory::new();
@@ -66,6 +78,8 @@ fn configure(env: &mut Env) -> Option<Build> {
                 kit,
                 ring,
                 limit,
+                quota,
+                compact_after,
                 memory: memory.clone(),
             };
             let states = rpc::state::States {
@@ -75,13 +89,20 @@ fn configure(env: &mut Env) -> Option<Build> {
                 jobs: jobs::Jobs::new(&backend.kit.peers),
                 backend: backend.clone(),
             };
+            let keys = rpc::key::Keys {
+                backend: backend.clone(),
+            };
             let drifts = rpc::drift::Drifts::new(backend.kit.clone(), backend.ring.clone(), memory);
             Ok(Parts::new()
                 .serve(StateServiceServer::new(states).max_decoding_message_size(MOST_REQUEST_BYTES))
                 .serve(LockServiceServer::new(locks).max_decoding_message_size(MOST_LOCK_REQUEST_BYTES))
                 .serve(DriftServiceServer::new(drifts).max_decoding_message_size(MOST_REQUEST_BYTES))
+                .serve(KeyServiceServer::new(keys).max_decoding_message_size(MOST_LOCK_REQUEST_BYTES))
                 .consume(worker::Designs)
                 .consume(worker::Jobs)
+                .consume(worker::Executions)
+                .work(compact::run(backend.clone()))
+                .work(rotate::run(backend.clone()))
                 .door(listener, door::TerraformHttp { backend }))
         })
     }))

@@ -69,7 +69,14 @@ impl Share {
     /// As [`Share::grow`], by what a content of so many bytes takes on its way: it is never in memory whole, but a few
     /// chunks of it are, sealed and unsealed.
     pub(crate) fn grow_for(&mut self, content_bytes: u64) -> Result<()> {
-        self.grow(if content_bytes <= SMALL { 1 } else { 5 })
+        self.grow(if content_bytes <= SMALL { 1 } else { 8 })
+    }
+
+    /// As [`Share::grow`], by what a content of so many bytes takes that is in memory whole, with one that it is told by and what
+    /// it is packed with.
+    pub(crate) fn grow_for_whole(&mut self, content_bytes: u64) -> Result<()> {
+        let mib = usize::try_from(content_bytes.div_ceil(1 << 20)).unwrap_or(usize::MAX);
+        self.grow(mib.saturating_mul(3).saturating_add(1))
     }
 }
 
@@ -83,8 +90,8 @@ mod tests {
         let memory = Memory::of(6);
         let (mut one, mut other) = (memory.share(), memory.share());
         one.grow_for(SMALL).unwrap();
-        one.grow_for(SMALL + 1).unwrap();
-        one.grow_for(u64::MAX).unwrap();
+        one.grow(5).unwrap();
+        one.grow_for(SMALL).unwrap();
         other.grow_for(1).unwrap();
         let refused = other.grow(2).unwrap_err();
         assert_eq!(refused.reason(), Reason::Overloaded);

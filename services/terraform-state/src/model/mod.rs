@@ -2,7 +2,9 @@
 //!
 //! A value that exists is valid; `wire` is where values come from, and it reports everything that is wrong at once.
 
+pub mod compaction;
 pub mod drift;
+pub mod key;
 pub mod lock;
 pub(crate) mod masking;
 pub mod retention;

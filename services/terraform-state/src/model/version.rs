@@ -5,7 +5,7 @@ use kit::{Error, Reason, Result};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{PrincipalId, VersionKind};
+use super::{PrincipalId, VersionKind, lock::LockId};
 use crate::schema::state_versions;
 
 /// A version as it stands in its row, without its content.
@@ -38,6 +38,26 @@ pub struct Version {
     pub author_id: PrincipalId,
     /// When it was written.
     pub created_at: OffsetDateTime,
+    /// The lock that it was written under.
+    pub lock_id: Option<LockId>,
+    /// What its chunks are sealed to beside; another one whenever its chunks are others.
+    pub body_id: Uuid,
+    /// Opens its chunks; sealed. None as long as the content stands as it did before there were data keys.
+    pub data_key: Option<Vec<u8>>,
+    /// The newer version that its content is told by; none where it is whole.
+    pub base_number: Option<i64>,
+    /// The newer version that it was weighed against when that was decided.
+    pub weighed_number: Option<i64>,
+    /// Bytes of its chunks.
+    pub stored_bytes: i64,
+}
+
+/// So many versions in a row hang together: the last of them is whole, the others are told by the next.
+pub const GROUP: i64 = 32;
+
+/// The last number of a version's group.
+pub fn group_end(number: i64) -> i64 {
+    (number - 1).div_euclid(GROUP).saturating_add(1).saturating_mul(GROUP)
 }
 
 /// What a state says of itself at its top.
@@ -124,6 +144,12 @@ mod tests {
             blank,
             author_id: PrincipalId(Uuid::nil()),
             created_at: OffsetDateTime::UNIX_EPOCH,
+            lock_id: None,
+            body_id: Uuid::nil(),
+            data_key: None,
+            base_number: None,
+            weighed_number: None,
+            stored_bytes: 1,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The RPCs, one method each: who, is it sane, one transaction, answer.
 
 pub(crate) mod drift;
+pub(crate) mod key;
 pub(crate) mod lock;
 pub(crate) mod state;
 

@@ -132,18 +132,18 @@ impl StateService for States {
         let (scope, mut messages): (OrgScope, _) = admitted_stream(request)?;
         let mut first = messages.message().await?.ok_or_else(no_message)?;
         let Upload { id, lock, md5 } = Upload::try_from(&first)?;
-        let found = self
-            .backend
-            .kit
-            .db
-            .look(&scope, async |tx| store::state::find(tx, id).await);
-        there(&scope, found.await?, id)?;
+        let found = self.backend.kit.db.look(&scope, async |tx| {
+            let found = store::state::find(tx, id).await?;
+            Ok((found, self.backend.limit_of(tx).await?))
+        });
+        let (found, limit) = found.await?;
+        there(&scope, found, id)?;
         let place = Place {
             org: scope.org(),
             state: id,
             version: Uuid::new_v4(),
         };
-        let mut arriving = Arriving::new(&self.backend.ring, place, self.backend.limit, &self.backend.memory);
+        let mut arriving = Arriving::new(&self.backend.ring, place, limit, &self.backend.memory);
         arriving.push(&std::mem::take(&mut first.content)).await?;
         while let Some(message) = messages.message().await? {
             let mut violations = Violations::new();

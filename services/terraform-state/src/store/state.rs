@@ -144,14 +144,35 @@ pub(crate) async fn list(tx: &mut Tx, filter: &StateFilter, after: Option<String
     Ok(rows.into_iter().map(shown).collect())
 }
 
-/// Writes the number of the current version.
-pub(crate) async fn update_written(tx: &mut Tx, id: StateId, number: i64) -> Result<()> {
+/// Writes the number of the current version, which takes so many bytes.
+pub(crate) async fn update_written(tx: &mut Tx, id: StateId, number: i64, stored: i64) -> Result<()> {
     diesel::update(states::table.find((tx.org(), id)))
         .set((
             states::latest_version.eq(number),
             states::updated_at.eq(clock_timestamp()),
+            states::stored_bytes.eq(states::stored_bytes + stored),
         ))
         .execute(tx)
         .await?;
     Ok(())
+}
+
+/// Adds to the bytes that a state's versions take, or takes away from them.
+pub(crate) async fn add_stored(tx: &mut Tx, id: StateId, bytes: i64) -> Result<()> {
+    diesel::update(states::table.find((tx.org(), id)))
+        .set(states::stored_bytes.eq(states::stored_bytes + bytes))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// Bytes of all versions of the organization.
+pub(crate) async fn stored_bytes(tx: &mut Tx) -> Result<u64> {
+    // A sum of bigints is numeric.
+    let sum: Option<i64> = states::table
+        .filter(states::org_id.eq(tx.org()))
+        .select(diesel::dsl::sql::<diesel::sql_types::Nullable<diesel::sql_types::BigInt>>("sum(stored_bytes)::bigint"))
+        .first(tx)
+        .await?;
+    Ok(sum.and_then(|sum| u64::try_from(sum).ok()).unwrap_or(0))
 }

@@ -6,7 +6,10 @@ use kit::{Error, Result, db::Tx};
 
 use crate::{
     content::Content,
-    model::{Caller, StateId, VersionKind, version::Version},
+    model::{
+        Caller, StateId, VersionKind,
+        version::{Version, group_end},
+    },
     schema::state_versions,
 };
 
@@ -41,6 +44,12 @@ pub(crate) async fn insert(
                 state_versions::author_kind.eq(author.kind),
                 state_versions::author_id.eq(author.id),
             ),
+            (
+                state_versions::lock_id.eq(content.lock()),
+                state_versions::body_id.eq(content.body()),
+                state_versions::data_key.eq(content.wrapped_key()),
+                state_versions::stored_bytes.eq(i64::try_from(content.stored()).map_err(Error::internal)?),
+            ),
         ))
         .returning(Version::as_returning())
         .get_result(tx)
@@ -55,6 +64,28 @@ pub(crate) async fn find(tx: &mut Tx, state: StateId, number: i64) -> Result<Opt
         .first(tx)
         .await
         .optional()?)
+}
+
+/// The versions that may tell this one: the newer ones of its group, oldest first.
+pub(crate) async fn list_group(tx: &mut Tx, state: StateId, number: i64) -> Result<Vec<Version>> {
+    Ok(state_versions::table
+        .filter(state_versions::org_id.eq(tx.org()))
+        .filter(state_versions::state_id.eq(state))
+        .filter(state_versions::number.gt(number))
+        .filter(state_versions::number.le(group_end(number)))
+        .select(Version::as_select())
+        .order(state_versions::number.asc())
+        .load(tx)
+        .await?)
+}
+
+/// Changes why a version was written.
+pub(crate) async fn update_kind(tx: &mut Tx, state: StateId, number: i64, kind: VersionKind) -> Result<()> {
+    diesel::update(state_versions::table.find((tx.org(), state, number)))
+        .set(state_versions::kind.eq(kind))
+        .execute(tx)
+        .await?;
+    Ok(())
 }
 
 /// Versions of a state, newest first, below `below`; at most `limit`.

@@ -2,6 +2,7 @@
 
 pub(crate) mod drift;
 pub(crate) mod heading;
+pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod lock;
 pub(crate) mod state;

@@ -30,6 +30,9 @@ async fn every_list_is_planned_on_its_index() {
         select org_id, gen_random_uuid(), id, 'lock', '', '', '', '', 'user', id, now(), now(), '', 'released', 'user', id, ''
         from (select * from states limit 5000) s, generate_series(1, 5);
         insert into lock_jobs select org_id, gen_random_uuid(), now() from states;
+        update state_versions set base_number = number + 1 where number % 7 = 1;
+        insert into executions (org_id, execution_id, state_name, live, revision) select org_id, id, name, true, 1 from states;
+        insert into compactions (org_id, state_id, due_at) select org_id, id, now() + interval '1 s' * latest_version from states;
         analyze"
     );
     world.admin.batch_execute(&fill).await.unwrap();
@@ -66,6 +69,24 @@ async fn every_list_is_planned_on_its_index() {
                 "select * from state_versions where org_id = '{org}' and state_id = '{none}' and number < 9 order by number desc limit 51"
             ),
             "state_versions_pkey",
+        ),
+        (
+            format!(
+                "select * from state_versions where org_id = '{org}' and state_id = '{none}' and number > 3 and number <= 32 order by number"
+            ),
+            "state_versions_pkey",
+        ),
+        (
+            format!("select * from state_versions where org_id = '{org}' and state_id = '{none}' and base_number = 2"),
+            "state_versions_base_idx",
+        ),
+        (
+            format!("select * from executions where org_id = '{org}' and state_name = 'state-7' and live"),
+            "executions_live_idx",
+        ),
+        (
+            format!("select * from compactions where org_id = '{org}' and state_id = '{none}'"),
+            "compactions_pkey",
         ),
         (
             format!("select * from state_chunks where org_id = '{org}' and version_id = '{none}' and place = 0"),

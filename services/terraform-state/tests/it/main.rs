@@ -3,11 +3,15 @@
 
 mod certificate;
 mod cli;
+mod compacted;
 mod drift;
 mod faults;
 mod http;
 mod index;
 mod job;
+mod kept;
+mod key;
+mod killed;
 mod listed;
 mod lock;
 mod orphan;

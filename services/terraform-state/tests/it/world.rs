@@ -317,3 +317,64 @@ pub(crate) fn reason<T: std::fmt::Debug>(answer: Result<T, Status>) -> (String, 
         violations.map(|violation| violation.field.clone()).collect(),
     )
 }
+
+/// So many characters that nothing makes much smaller, the same for the same seed.
+pub(crate) fn noise(characters: usize, seed: &str) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let mut bytes = vec![0; characters.div_ceil(4) * 3];
+    blake3::Hasher::new()
+        .update(seed.as_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
+    let mut text = STANDARD.encode(bytes);
+    text.truncate(characters);
+    text
+}
+
+impl World {
+    /// A service whose compactor does not look by itself, nor at what is written.
+    pub(crate) async fn uncompacted() -> Self {
+        Self::with(&[("BOARD3_STATE_COMPACT_AFTER_SECONDS", "86400")]).await
+    }
+
+    /// Waits until an answer is this one.
+    pub(crate) async fn until(&self, query: &str, wanted: i64) {
+        let start = std::time::Instant::now();
+        loop {
+            let found = self.number(query).await;
+            if found == wanted {
+                return;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(90),
+                "{query}: {found}, not {wanted}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until every state has been looked at by a compactor.
+    pub(crate) async fn compacted(&self) {
+        let due = "insert into compactions (org_id, state_id, due_at) select org_id, id, now() from states \
+                   on conflict (org_id, state_id) do update set due_at = now()";
+        self.admin.batch_execute(due).await.unwrap();
+        self.until("select count(*) from compactions where due_at <= clock_timestamp()", 0)
+            .await;
+    }
+}
+
+impl Grpc {
+    /// The content of a version.
+    pub(crate) async fn content(&mut self, state_id: &str, version: i64) -> Result<Vec<u8>, Status> {
+        let request = api::terraform_state::v1::DownloadStateRequest {
+            state_id: state_id.to_owned(),
+            version,
+        };
+        let mut stream = self.states.download_state(request).await?.into_inner();
+        let mut content = Vec::new();
+        while let Some(part) = stream.message().await? {
+            content.extend_from_slice(&part.content);
+        }
+        Ok(content)
+    }
+}

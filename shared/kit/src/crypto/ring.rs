@@ -89,6 +89,11 @@ impl KeyRing {
         self.current().id
     }
 
+    /// The ids of its keys, the current one first.
+    pub fn ids(&self) -> impl Iterator<Item = KeyId> {
+        self.0.iter().map(|key| key.id)
+    }
+
     /// Keyed BLAKE3 of `bytes` under the current key; hashes of different contexts have nothing in common.
     ///
     /// A later ring makes another hash: store it to compare with [`KeyRing::matches`], and look up
@@ -158,6 +163,8 @@ mod tests {
         let ring = KeyRing::parse(NEW, &format!(" {OLD} , ")).unwrap();
         let printed = format!("{ring:?}");
         assert!(printed.contains(&ring.current_id().to_string()), "{printed}");
+        assert_eq!(ring.ids().next(), Some(ring.current_id()));
+        assert_eq!(ring.ids().count(), 2);
         assert!(printed.len() < 40 && !printed.contains("0102"), "{printed}");
     }
 

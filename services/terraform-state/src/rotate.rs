@@ -1,0 +1,169 @@
+//! Rotations: data keys sealed by the primary key, some hundred versions in a transaction, each of which ends with where it stands.
+
+use std::time::Duration;
+
+use kit::{
+    Result,
+    db::Tx,
+    failpoint,
+    ids::{OrgId, Principal},
+};
+use uuid::Uuid;
+
+use crate::{
+    backend::Backend,
+    compact::renew,
+    content::{Place, seal::DataKey},
+    model::{StateId, key::Rotation, version::Version},
+    store::{self, key::Running},
+};
+
+/// How often it looks whether one was asked for.
+const EVERY: Duration = Duration::from_millis(500);
+/// The longest between two looks while the database does not answer.
+const LONGEST: Duration = Duration::from_secs(15);
+/// How many versions are sealed in one transaction.
+const BATCH: i64 = 250;
+
+/// Rotates keys where it was asked for, for as long as the service runs.
+pub(crate) async fn run(backend: Backend) {
+    let mut pause = EVERY;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = match sweep(&backend).await {
+            Ok(()) => EVERY,
+            Err(error) => {
+                let next = (pause * 2).min(LONGEST);
+                tracing::warn!(
+                    ?error,
+                    retry_in_ms = next.as_millis() as u64,
+                    "a rotation of keys stands"
+                );
+                next
+            }
+        };
+    }
+}
+
+async fn sweep(backend: &Backend) -> Result<()> {
+    let (kit, scope, key) = (&backend.kit, backend.kit.scope(), backend.ring.current_id());
+    // One to another key is for the replicas that have it as their primary one.
+    let running = kit
+        .worker
+        .look(&scope, async |tx| store::key::list_running(tx, key).await);
+    for rotation in running.await? {
+        while batch(backend, rotation).await? {
+            failpoint::hit_in("terraform_state.rotation_committed", &rotation.org().to_string()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The next versions of a rotation; false where another replica has it, or it has come to its end.
+async fn batch(backend: &Backend, running: Running) -> Result<bool> {
+    let (kit, key) = (&backend.kit, backend.ring.current_id());
+    let me = Principal::Service(kit.worker.slice());
+    kit.worker
+        .read(&kit.scope(), async |tx| {
+            tx.enter(running.org(), me).await?;
+            let Some(mut rotation) = store::key::claim(tx, running.id()).await? else {
+                return Ok(false);
+            };
+            failpoint::hit_in("terraform_state.rotation_claimed", &running.org().to_string()).await?;
+            let target = if running.org() == OrgId::PLATFORM {
+                store::key::next_org(tx, key, rotation.after_org).await?
+            } else {
+                Some(running.org())
+            };
+            let Some(target) = target else {
+                store::key::update(tx, &rotation, true).await?;
+                return Ok(false);
+            };
+            if target.0 != rotation.after_org {
+                (rotation.after_org, rotation.after_state, rotation.after_number) = (target.0, StateId(Uuid::nil()), 0);
+            }
+            tx.enter(target, me).await?;
+            let after = (rotation.after_state, rotation.after_number);
+            let versions = store::key::list_otherwise(tx, key, after, BATCH).await?;
+            let mut finished = false;
+            if versions.is_empty() {
+                // What is left of this organization has failed; the next one follows, if there is another.
+                if running.org() == OrgId::PLATFORM {
+                    rotation.after_org = Uuid::from_u128(target.0.as_u128().saturating_add(1));
+                    (rotation.after_state, rotation.after_number) = (StateId(Uuid::nil()), 0);
+                } else {
+                    finished = true;
+                }
+            }
+            for (state, version) in versions {
+                rotate(backend, tx, &mut rotation, state, &version).await?;
+            }
+            failpoint::hit_in("terraform_state.rotation_sealed", &running.org().to_string()).await?;
+            tx.enter(running.org(), me).await?;
+            store::key::update(tx, &rotation, finished).await?;
+            Ok(!finished)
+        })
+        .await
+}
+
+async fn rotate(
+    backend: &Backend,
+    tx: &mut Tx,
+    rotation: &mut Rotation,
+    state: StateId,
+    version: &Version,
+) -> Result<()> {
+    (rotation.after_state, rotation.after_number) = (state, version.number);
+    let place = Place {
+        org: tx.org(),
+        state,
+        version: version.id,
+    };
+    let outcome = match &version.data_key {
+        Some(sealed) => match DataKey::resealed(&backend.ring, &place, sealed) {
+            Ok(sealed) => {
+                store::key::update_key(tx, state, version, &sealed).await?;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        },
+        None => {
+            let renewed = tx
+                .savepoint(async |tx: &mut Tx| renew(backend, tx, state, version).await)
+                .await?;
+            renewed.map(drop)
+        }
+    };
+    match outcome {
+        Ok(()) => rotation.done += 1,
+        Err(error) if error.reason() == kit::Reason::Overloaded => return Err(error),
+        Err(error) => {
+            tracing::warn!(state_id = %state, version = version.number, ?error, "a version keeps its key");
+            rotation.failed += 1;
+        }
+    }
+    Ok(())
+}
+
+/// How many versions a rotation has before it.
+pub(crate) fn total(backend: &Backend, counts: &[store::key::Sealed]) -> i64 {
+    let current = backend.ring.current_id().to_string();
+    let otherwise = counts
+        .iter()
+        .filter(|sealed| sealed.key_id.as_ref().map(hex::encode).as_deref() != Some(current.as_str()));
+    otherwise.map(|sealed| sealed.versions).sum()
+}
+
+/// How many versions each key seals, of the organization or of all of them for the platform's.
+///
+/// # Errors
+/// As the database's.
+pub(crate) async fn counts(backend: &Backend, org: OrgId, tx: &mut Tx) -> Result<Vec<store::key::Sealed>> {
+    if org != OrgId::PLATFORM {
+        return store::key::count(tx).await;
+    }
+    let kit = &backend.kit;
+    kit.worker
+        .look(&kit.scope(), async |tx| store::key::count_all(tx).await)
+        .await
+}
