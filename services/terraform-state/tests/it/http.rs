@@ -258,10 +258,10 @@ async fn an_answer_that_cannot_be_finished_breaks_off_and_does_not_look_whole() 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let world = World::new().await;
     let (mut grpc, http) = world.both(&WORK);
-    let sent = state(1, "l", &"0123456789".repeat(1_200_000));
+    let sent = state(1, "l", &noise(4_000_000, "large"));
     assert_eq!(http.post("large", "", &sent).await.status, 200);
     let state_id = grpc.named("large").await.id;
-    let broken = arm(format!("terraform_state.part/{state_id}"), Action::Error);
+    let broken = arm(format!("terraform_state.part/{state_id}"), Action::Error).only(2);
     let mut stream = tokio::net::TcpStream::connect(http.door).await.unwrap();
     let head = format!(
         "GET /v1/states/large HTTP/1.1\r\nhost: board3\r\nauthorization: {}\r\n\r\n",
