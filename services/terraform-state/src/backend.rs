@@ -49,8 +49,17 @@ pub(crate) fn may_force(scope: &OrgScope) -> bool {
 /// Whether the caller may touch a state that was found: a job's is of its name, and of no other design than its own.
 ///
 /// # Errors
-/// CALLER_NOT_ALLOWED.
+/// STATE_DELETED, CALLER_NOT_ALLOWED.
 pub(crate) fn touchable(scope: &OrgScope, state: &State) -> Result<()> {
+    state.there()?;
+    reachable(scope, state)
+}
+
+/// As [`touchable`], deleted or not.
+///
+/// # Errors
+/// CALLER_NOT_ALLOWED.
+pub(crate) fn reachable(scope: &OrgScope, state: &State) -> Result<()> {
     scope.within("state", state.name.as_str())?;
     match state.design_id {
         Some(design) if scope.bound("design").is_some() => scope.within("design", &design.to_string()),
@@ -149,7 +158,8 @@ impl Backend {
             let sealed = content.chunk(usize::try_from(place).map_err(Error::internal)?).await?;
             store::chunk::insert(tx, version.id, place, sealed).await?;
         }
-        store::state::update_written(tx, state.id, number, version.stored_bytes).await?;
+        store::state::update_written(tx, state, &version).await?;
+        store::resource::replace(tx, state, content.index(), &self.ring).await?;
         if number > 1 {
             store::compaction::insert(tx, state.id, self.compact_after).await?;
         }

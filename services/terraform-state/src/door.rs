@@ -1,4 +1,5 @@
-//! Terraform's `http` backend at `/v1/states/{name}`, and at `/v1/locks/{name}` for proxies that drop LOCK and UNLOCK.
+//! Terraform's `http` backend at `/v1/states/{name}`, the outputs alone at `/v1/outputs/{name}` for
+//! `terraform_remote_state`, and at `/v1/locks/{name}` for proxies that drop LOCK and UNLOCK.
 //!
 //! A GET is answered 404 only to an admitted caller whose organization has no such content: Terraform takes a 404 for
 //! an empty state, and would make everything anew. Terraform shows nothing of an error but its status.
@@ -37,6 +38,7 @@ use crate::{
         may_force, touchable,
     },
     content::{Arriving, Place},
+    history,
     model::{
         StateId,
         lock::{LockId, mismatch},
@@ -61,6 +63,8 @@ enum Wanted {
     Write,
     Lock,
     Unlock,
+    /// Outputs, and nothing else of a state.
+    Outputs,
     /// Nothing that a lock's address is for.
     Nothing,
 }
@@ -79,6 +83,9 @@ fn wanted(parts: &Parts) -> Option<(Wanted, &str)> {
         };
         return Some((wanted, name));
     }
+    if let Some(name) = path.strip_prefix("/v1/outputs/") {
+        return (method == "GET").then_some((Wanted::Outputs, name));
+    }
     let name = path.strip_prefix("/v1/locks/")?;
     match method {
         "POST" | "PUT" | "LOCK" => Some((Wanted::Lock, name)),
@@ -93,6 +100,7 @@ impl Door for TerraformHttp {
         let (wanted, _) = wanted(parts)?;
         policy::find(match wanted {
             Wanted::Read => "/board3.terraform_state.v1.StateService/DownloadState",
+            Wanted::Outputs => "/board3.terraform_state.v1.StateService/GetOutputs",
             Wanted::Write => "/board3.terraform_state.v1.StateService/UploadState",
             Wanted::Lock | Wanted::Nothing => "/board3.terraform_state.v1.LockService/LockState",
             Wanted::Unlock => "/board3.terraform_state.v1.LockService/UnlockState",
@@ -131,6 +139,7 @@ impl Door for TerraformHttp {
         let request_id = scope.call().request_id.clone();
         let answer = match wanted {
             Wanted::Read => self.read(scope, name, &parts).await,
+            Wanted::Outputs => self.outputs(scope, name).await,
             Wanted::Write => self.write(scope, name, &parts, body).await,
             Wanted::Lock => self.lock(scope, name, &parts, body).await,
             Wanted::Unlock => self.unlock(scope, name, &parts, body).await,
@@ -177,6 +186,22 @@ impl TerraformHttp {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
             Body::new(StreamBody::new(reading.parts().map(frame)))
         };
+        Ok(response)
+    }
+
+    async fn outputs(&self, scope: OrgScope, name: StateName) -> Result<Response<Body>> {
+        let reading = self.backend.kit.db.read(&scope, async |tx| {
+            let state = store::state::find_named(tx, &name).await?;
+            let state = state.ok_or_else(|| Error::not_found("state", name.as_str()))?;
+            touchable(&scope, &state)?;
+            tx.about(&state);
+            let version = history::version(tx, &state, None).await?;
+            history::open_to_us(&version, "name")?;
+            self.backend.read(tx, &state, version).await
+        });
+        let shown = history::outputs_alone(reading.await?, history::may_reveal(&scope)).await?;
+        let mut response = json_response(String::new());
+        *response.body_mut() = Body::new(http_body_util::Full::from(shown));
         Ok(response)
     }
 

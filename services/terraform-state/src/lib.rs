@@ -21,6 +21,7 @@ mod backend;
 mod compact;
 mod content;
 mod door;
+mod history;
 mod jobs;
 mod memory;
 pub mod model;

@@ -55,6 +55,25 @@ diesel::table! {
         keep_days -> Int4,
         keep_weeks -> Int4,
         stored_bytes -> Int8,
+        labels -> Jsonb,
+        revision -> Int8,
+        deleted_at -> Nullable<Timestamptz>,
+        greatest_serial -> Int8,
+        resources_hash -> Nullable<Bytea>,
+        unlisted_resources -> Int4,
+    }
+}
+
+diesel::table! {
+    state_resources (org_id, state_id, address) {
+        org_id -> Uuid,
+        state_id -> Uuid,
+        address -> Text,
+        #[sql_name = "type"]
+        resource_type -> Text,
+        provider -> Text,
+        module -> Text,
+        instances -> Int4,
     }
 }
 
@@ -196,7 +215,7 @@ diesel::table! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(states, state_locks, state_versions);
+diesel::allow_tables_to_appear_in_same_query!(states, state_locks, state_resources, state_versions);
 
 diesel::define_sql_function! {
     /// The time now, which `now()` is not in a transaction that has waited.

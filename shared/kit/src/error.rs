@@ -295,6 +295,7 @@ fn code(reason: Reason) -> Code {
         | Reason::LastOwner
         | Reason::EpochChanged
         | Reason::StateLocked
+        | Reason::StateDeleted
         | Reason::LockMismatch
         | Reason::SerialConflict
         | Reason::LeaseLost

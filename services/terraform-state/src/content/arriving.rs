@@ -18,6 +18,7 @@ use crate::{
     memory::{Memory, Share},
     model::{
         lock::LockId,
+        resource::Index,
         version::{Heading, Version},
     },
 };
@@ -209,11 +210,13 @@ impl Arriving {
         })
         .await?
         .map_err(Error::internal)?;
+        let (heading, index) = heading?;
         Ok(Content {
             sealed: Some(sealed),
             wrapped: self.wrapped,
             ring: self.ring,
-            heading: heading?,
+            heading,
+            index,
             size: self.size,
             digest: *self.digest.finalize().as_bytes(),
             lock: None,
@@ -266,6 +269,7 @@ pub(crate) struct Content {
     wrapped: Vec<u8>,
     ring: KeyRing,
     heading: Heading,
+    index: Index,
     size: u64,
     digest: [u8; 32],
     lock: Option<LockId>,
@@ -286,6 +290,11 @@ impl Content {
     /// What it says of itself.
     pub(crate) fn heading(&self) -> &Heading {
         &self.heading
+    }
+
+    /// The resources in it.
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
     }
 
     /// Its length.

@@ -67,6 +67,8 @@ fn status(reason: Reason) -> StatusCode {
         Reason::ResourceNotFound => StatusCode::NOT_FOUND,
         // Not 404: a mistyped address must not look like an empty state.
         Reason::MethodUnknown => StatusCode::METHOD_NOT_ALLOWED,
+        // Not 404 either: what is deleted is no empty state.
+        Reason::StateDeleted => StatusCode::GONE,
         Reason::StateLocked => StatusCode::LOCKED,
         Reason::LockMismatch | Reason::SerialConflict => StatusCode::CONFLICT,
         // 507 would be tried again.

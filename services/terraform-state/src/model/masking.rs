@@ -79,6 +79,11 @@ pub(crate) fn hash(value: &Value, ring: &KeyRing, org: OrgId) -> [u8; 32] {
     ring.keyed_hash(HASH_CONTEXT, format!("{org}|{value}").as_bytes())
 }
 
+/// Whether a text looks like a secret, wherever it stands.
+pub(crate) fn looks_secret(text: &str) -> bool {
+    secret::looks(text)
+}
+
 /// Whether a value that Terraform does not mark may be shown under this name.
 pub(crate) fn is_shown(name: &str, value: &Value) -> bool {
     !secret::names(name) && !secret::holds(value) && fits(value)
@@ -223,7 +228,7 @@ impl Place {
 }
 
 /// A text as Terraform's language writes it.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for c in text.chars() {
@@ -250,8 +255,8 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn between(&mut self, place: &Place, before: Side<'a>, after: Side<'a>) {
         let sides = [before, after];
-        if self.found.len() > self.most {
-            // Whoever asked hears that there are more.
+        if self.found.len() > self.most || before.value == after.value {
+            // Whoever asked hears that there are more; and of most values there is nothing to tell.
         } else if sides.iter().any(|side| side.is_marked()) {
             self.mask(place, before, after);
         } else if alike(sides, |side| side.object().is_some()) {
@@ -262,7 +267,8 @@ impl<'a> Walk<'a> {
             if (told && !top) || keys.iter().any(|key| secret::looks(key)) {
                 return self.mask(place, before, after);
             }
-            for key in keys {
+            let differs = |key: &&str| before.attribute(key).value != after.attribute(key).value;
+            for key in keys.into_iter().filter(differs) {
                 let (place, before, after) = (place.attribute(key), before.attribute(key), after.attribute(key));
                 if self.all_secret || secret::names(key) || (told && secret::carries(key)) {
                     self.mask(&place, before, after);

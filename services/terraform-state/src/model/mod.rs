@@ -3,10 +3,12 @@
 //! A value that exists is valid; `wire` is where values come from, and it reports everything that is wrong at once.
 
 pub mod compaction;
+pub(crate) mod difference;
 pub mod drift;
 pub mod key;
 pub mod lock;
 pub(crate) mod masking;
+pub mod resource;
 pub mod retention;
 pub mod state;
 pub mod version;

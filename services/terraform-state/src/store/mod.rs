@@ -9,6 +9,7 @@ pub(crate) mod job;
 pub(crate) mod key;
 pub(crate) mod limit;
 pub(crate) mod lock;
+pub(crate) mod resource;
 pub(crate) mod state;
 pub(crate) mod version;
 

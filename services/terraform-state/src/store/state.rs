@@ -8,7 +8,7 @@ use crate::{
     model::{
         DesignId, StateId,
         lock::Lock,
-        state::{Shown, State, StateFilter, StateName},
+        state::{Labels, Shown, State, StateChange, StateFilter, StateName},
         version::Version,
     },
     schema::{clock_timestamp, state_locks, state_versions, states},
@@ -63,17 +63,18 @@ pub(crate) async fn insert(
         .optional()?)
 }
 
-/// A state.
+/// A state that is not deleted.
 pub(crate) async fn find(tx: &mut Tx, id: StateId) -> Result<Option<State>> {
     Ok(states::table
         .find((tx.org(), id))
+        .filter(states::deleted_at.is_null())
         .select(State::as_select())
         .first(tx)
         .await
         .optional()?)
 }
 
-/// A state by its name.
+/// A state by its name, deleted or not.
 pub(crate) async fn find_named(tx: &mut Tx, name: &StateName) -> Result<Option<State>> {
     Ok(states::table
         .filter(states::org_id.eq(tx.org()))
@@ -88,6 +89,7 @@ pub(crate) async fn find_named(tx: &mut Tx, name: &StateName) -> Result<Option<S
 pub(crate) async fn lock(tx: &mut Tx, id: StateId) -> Result<Option<State>> {
     Ok(states::table
         .find((tx.org(), id))
+        .filter(states::deleted_at.is_null())
         .select(State::as_select())
         .for_update()
         .first(tx)
@@ -95,7 +97,19 @@ pub(crate) async fn lock(tx: &mut Tx, id: StateId) -> Result<Option<State>> {
         .optional()?)
 }
 
-/// As [`lock`], by the state's name.
+/// As [`lock`], one that is deleted.
+pub(crate) async fn lock_deleted(tx: &mut Tx, id: StateId) -> Result<Option<State>> {
+    Ok(states::table
+        .find((tx.org(), id))
+        .filter(states::deleted_at.is_not_null())
+        .select(State::as_select())
+        .for_update()
+        .first(tx)
+        .await
+        .optional()?)
+}
+
+/// As [`lock`], by the state's name, deleted or not.
 pub(crate) async fn lock_named(tx: &mut Tx, name: &StateName) -> Result<Option<State>> {
     Ok(states::table
         .filter(states::org_id.eq(tx.org()))
@@ -112,6 +126,7 @@ pub(crate) async fn find_shown(tx: &mut Tx, id: StateId) -> Result<Option<Shown>
     let row = shown!()
         .filter(states::org_id.eq(tx.org()))
         .filter(states::id.eq(id))
+        .filter(states::deleted_at.is_null())
         .first(tx)
         .await
         .optional()?;
@@ -137,6 +152,18 @@ pub(crate) async fn list(tx: &mut Tx, filter: &StateFilter, after: Option<String
     if let Some(only) = &filter.only {
         query = query.filter(states::name.eq(only.clone()));
     }
+    query = match filter.deleted {
+        false => query.filter(states::deleted_at.is_null()),
+        true => query.filter(states::deleted_at.is_not_null()),
+    };
+    query = match filter.locked {
+        Some(true) => query.filter(state_locks::state_id.is_not_null()),
+        Some(false) => query.filter(state_locks::state_id.is_null()),
+        None => query,
+    };
+    if let Some(silent_for) = filter.silent_for {
+        query = query.filter(state_locks::last_seen_at.lt(super::now(tx).await? - silent_for));
+    }
     if let Some(after) = after {
         query = query.filter(states::name.gt(after));
     }
@@ -144,13 +171,49 @@ pub(crate) async fn list(tx: &mut Tx, filter: &StateFilter, after: Option<String
     Ok(rows.into_iter().map(shown).collect())
 }
 
-/// Writes the number of the current version, which takes so many bytes.
-pub(crate) async fn update_written(tx: &mut Tx, id: StateId, number: i64, stored: i64) -> Result<()> {
-    diesel::update(states::table.find((tx.org(), id)))
+/// Writes what people say about a state; the etag is another one then.
+pub(crate) async fn update(tx: &mut Tx, id: StateId, change: &StateChange) -> Result<State> {
+    #[derive(diesel::AsChangeset)]
+    #[diesel(table_name = states)]
+    struct Changes {
+        labels: Option<serde_json::Value>,
+        design_id: Option<Option<DesignId>>,
+    }
+    let changes = Changes {
+        labels: change.labels.as_ref().map(Labels::json),
+        design_id: change.design,
+    };
+    Ok(diesel::update(states::table.find((tx.org(), id)))
+        .set((changes, change.retention, states::revision.eq(states::revision + 1)))
+        .returning(State::as_returning())
+        .get_result(tx)
+        .await?)
+}
+
+/// Deletes a state, or brings it back.
+pub(crate) async fn update_deleted(tx: &mut Tx, id: StateId, deleted: bool) -> Result<State> {
+    let deleted_at = match deleted {
+        true => Some(super::now(tx).await?),
+        false => None,
+    };
+    Ok(diesel::update(states::table.find((tx.org(), id)))
         .set((
-            states::latest_version.eq(number),
+            states::deleted_at.eq(deleted_at),
+            states::revision.eq(states::revision + 1),
+        ))
+        .returning(State::as_returning())
+        .get_result(tx)
+        .await?)
+}
+
+/// Writes the number of the current version of a state that is held, its serial, and the bytes that it takes.
+pub(crate) async fn update_written(tx: &mut Tx, state: &State, version: &Version) -> Result<()> {
+    diesel::update(states::table.find((tx.org(), state.id)))
+        .set((
+            states::latest_version.eq(version.number),
+            states::greatest_serial.eq(state.greatest_serial.max(version.serial)),
             states::updated_at.eq(clock_timestamp()),
-            states::stored_bytes.eq(states::stored_bytes + stored),
+            states::stored_bytes.eq(states::stored_bytes + version.stored_bytes),
         ))
         .execute(tx)
         .await?;

@@ -122,7 +122,8 @@ pub(crate) fn log(log: DriftLog, ring: &KeyRing) -> Result<v1::DriftLog> {
     })
 }
 
-fn shown(value: Value) -> prost_types::Value {
+/// A value; whole numbers beyond a float's exactness are texts of their digits.
+pub(crate) fn shown(value: Value) -> prost_types::Value {
     let kind = match value {
         Value::Null => Kind::NullValue(0),
         Value::Bool(value) => Kind::BoolValue(value),

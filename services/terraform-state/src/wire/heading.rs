@@ -14,7 +14,11 @@ use serde::{
 };
 
 use self::bounded::Bounded;
-use crate::model::{kept, version::Heading};
+use crate::model::{
+    kept,
+    resource::{Index, Listed},
+    version::Heading,
+};
 
 /// Reads a whole state.
 ///
@@ -22,7 +26,7 @@ use crate::model::{kept, version::Heading};
 ///
 /// # Errors
 /// INVALID_REQUEST where it is no state of version 4, and nothing of its content in the message.
-pub(crate) fn read(state: impl Read) -> Result<Heading> {
+pub(crate) fn read(state: impl Read) -> Result<(Heading, Index)> {
     let state = BufReader::with_capacity(64 << 10, Bounded::new(state));
     let top: Top = serde_json::from_reader(state).map_err(|error| {
         if error.io_error_kind() == Some(ErrorKind::InvalidData) {
@@ -58,13 +62,14 @@ pub(crate) fn read(state: impl Read) -> Result<Heading> {
     violations.length("content.lineage", &lineage, 0, 200);
     let serial = violations.finish(serial)?;
     let resources = top.resources.unwrap_or_default();
-    Ok(Heading {
+    let heading = Heading {
         serial,
         lineage,
         terraform_version: kept(&top.terraform_version.unwrap_or_default(), 64),
         resource_count: if opaque { -1 } else { resources.managed },
         blank: !opaque && !resources.any && !top.outputs.unwrap_or_default().0,
-    })
+    };
+    Ok((heading, if opaque { Index::default() } else { resources.index }))
 }
 
 #[derive(Deserialize)]
@@ -78,16 +83,22 @@ struct Top {
     encrypted_data: Option<IgnoredAny>,
 }
 
-/// Whether there are resources, and how many managed instances.
+/// Whether there are resources, which, and how many managed instances.
 #[derive(Default)]
 struct Resources {
     any: bool,
     managed: i32,
+    index: Index,
 }
 
 #[derive(Deserialize)]
 struct Resource {
+    module: Option<String>,
     mode: Option<String>,
+    #[serde(rename = "type")]
+    resource_type: Option<String>,
+    name: Option<String>,
+    provider: Option<String>,
     #[serde(default)]
     instances: Count,
 }
@@ -106,9 +117,17 @@ impl<'de> Deserialize<'de> for Resources {
                 let mut seen = Resources::default();
                 while let Some(resource) = list.next_element::<Resource>()? {
                     seen.any = true;
-                    if resource.mode.as_deref() == Some("managed") {
+                    let mode = resource.mode.unwrap_or_default();
+                    if mode == "managed" {
                         seen.managed = seen.managed.saturating_add(resource.instances.0);
                     }
+                    let listed = Listed {
+                        resource_type: resource.resource_type.unwrap_or_default(),
+                        provider: resource.provider.unwrap_or_default(),
+                        module: resource.module.unwrap_or_default(),
+                        instances: resource.instances.0,
+                    };
+                    seen.index.add(&mode, &resource.name.unwrap_or_default(), listed);
                 }
                 Ok(seen)
             }
@@ -177,6 +196,10 @@ impl<'de> Deserialize<'de> for Outputs {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn read(state: impl Read) -> Result<Heading> {
+        super::read(state).map(|(heading, _)| heading)
+    }
 
     #[test]
     fn a_states_top_is_read_whatever_stands_below() {

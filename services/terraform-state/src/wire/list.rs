@@ -7,8 +7,12 @@ use kit::{
 };
 use prost::Message;
 use serde::Serialize;
+use time::Duration;
 
-use crate::model::{StateId, lock::LockFilter, state::StateFilter};
+use crate::model::{StateId, lock::LockFilter, resource::ResourceFilter, state::StateFilter};
+
+/// 10,000 days.
+const MOST_SILENCE_SECONDS: i64 = 10_000 * 24 * 60 * 60;
 
 /// The most bytes of a page's items; with what is around them, the answer stays below 4 MiB.
 const MOST_BYTES: usize = (4 << 20) - (64 << 10);
@@ -38,6 +42,42 @@ impl TryFrom<v1::ListStatesRequest> for Asked<StateFilter> {
         let filter = StateFilter {
             design: ids::optional("design_id", &request.design_id, &mut violations),
             prefix: request.name_prefix,
+            only: None,
+            locked: request.locked,
+            silent_for: request.silent_for.and_then(|asked| silence(&asked, &mut violations)),
+            deleted: request.deleted,
+        };
+        Asked::finish(Some(filter), (request.page_size, request.page_token), violations)
+    }
+}
+
+/// A time without a word, of at least a second.
+fn silence(asked: &prost_types::Duration, violations: &mut Violations) -> Option<Duration> {
+    let sound =
+        asked.seconds >= 1 && asked.seconds <= MOST_SILENCE_SECONDS && (0..1_000_000_000).contains(&asked.nanos);
+    violations.check(sound, "silent_for", "must be from 1 s to 10,000 days");
+    sound.then(|| Duration::new(asked.seconds, asked.nanos))
+}
+
+impl TryFrom<v1::ListStateResourcesRequest> for Asked<ResourceFilter> {
+    type Error = Error;
+
+    fn try_from(request: v1::ListStateResourcesRequest) -> Result<Self> {
+        let mut violations = Violations::new();
+        for (field, text, most) in [
+            ("address_prefix", &request.address_prefix, 1000),
+            ("type", &request.r#type, 200),
+            ("provider", &request.provider, 300),
+            ("module", &request.module, 1000),
+        ] {
+            violations.length(field, text, 0, most);
+        }
+        let filter = ResourceFilter {
+            state: ids::optional("state_id", &request.state_id, &mut violations),
+            prefix: request.address_prefix,
+            resource_type: request.r#type,
+            provider: request.provider,
+            module: request.module,
             only: None,
         };
         Asked::finish(Some(filter), (request.page_size, request.page_token), violations)

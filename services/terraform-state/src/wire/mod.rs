@@ -1,11 +1,14 @@
 //! Messages and Terraform's JSON, to and from the model; whatever is wrong with one is reported at once.
 
+pub(crate) mod cursor;
+pub(crate) mod difference;
 pub(crate) mod drift;
 pub(crate) mod heading;
 pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod lock;
 pub(crate) mod state;
+pub(crate) mod top;
 
 use kit::Violations;
 use time::OffsetDateTime;

@@ -1,14 +1,16 @@
 //! States and versions, in messages.
 
 use api::terraform_state::v1;
-use kit::{Error, Result, Violations, ids};
+use kit::{Error, Result, Violations, ids, mask::Mask};
 use uuid::Uuid;
 
 use super::{lock::optional_lock_id, timestamp};
 use crate::model::{
     StateId, VersionKind,
     lock::LockId,
-    state::{NewState, Shown, StateName},
+    resource::Resource,
+    retention::Retention,
+    state::{Etag, Labels, NewState, Shown, StateChange, StateName},
     version::Version,
 };
 
@@ -40,6 +42,139 @@ impl TryFrom<v1::GetStateRequest> for StateId {
         let mut violations = Violations::new();
         let id = ids::required("state_id", &request.state_id, &mut violations);
         violations.finish(id)
+    }
+}
+
+/// The fields of a state that an update writes.
+const WRITABLE: [&str; 3] = ["design_id", "labels", "retention"];
+
+/// A change to a state that was seen at an etag.
+#[derive(Debug)]
+pub(crate) struct Update {
+    pub(crate) id: StateId,
+    pub(crate) etag: Etag,
+    pub(crate) change: StateChange,
+}
+
+fn etag(text: String, violations: &mut Violations) -> Option<Etag> {
+    let etag = Etag::parse(text);
+    violations.check(etag.is_some(), "etag", "must have at most 64 characters");
+    etag
+}
+
+impl TryFrom<v1::UpdateStateRequest> for Update {
+    type Error = Error;
+
+    fn try_from(request: v1::UpdateStateRequest) -> Result<Self> {
+        let mut violations = Violations::new();
+        let id = ids::required("state_id", &request.state_id, &mut violations);
+        violations.check(!request.etag.is_empty(), "etag", "is required");
+        let etag = etag(request.etag, &mut violations);
+        let mask = Mask::parse(request.update_mask.as_ref(), &WRITABLE, &mut violations);
+        violations.check(request.state.is_some(), "state", "is required");
+        let mut change = StateChange::default();
+        if let (Some(mask), Some(state)) = (mask, request.state) {
+            if mask.has("design_id") {
+                change.design = Some(ids::optional("state.design_id", &state.design_id, &mut violations));
+            }
+            if mask.has("labels") {
+                change.labels = Some(labels(state.labels, &mut violations));
+            }
+            if mask.has("retention") {
+                change.retention = Some(retention(state.retention.unwrap_or_default(), &mut violations));
+            }
+        }
+        let (id, etag) = violations.finish(id.zip(etag))?;
+        Ok(Update { id, etag, change })
+    }
+}
+
+fn labels(asked: Vec<v1::Label>, violations: &mut Violations) -> Labels {
+    let mut labels = Labels::default();
+    violations.check(asked.len() <= Labels::MOST, "state.labels", "must be at most 64");
+    for (index, label) in asked.into_iter().enumerate().take(Labels::MOST) {
+        let (key, value) = labels.add(label.key, label.value);
+        violations.check(key, &format!("state.labels[{index}].key"), Labels::KEY);
+        violations.check(value, &format!("state.labels[{index}].value"), Labels::VALUE);
+    }
+    labels
+}
+
+fn retention(asked: v1::Retention, violations: &mut Violations) -> Retention {
+    let (versions, days, weeks) = Retention::MOST;
+    for (field, number, most) in [
+        ("state.retention.keep_versions", asked.keep_versions, versions),
+        ("state.retention.keep_days", asked.keep_days, days),
+        ("state.retention.keep_weeks", asked.keep_weeks, weeks),
+    ] {
+        violations.check(
+            (0..=most).contains(&number),
+            field,
+            &format!("must be from 0 to {most}"),
+        );
+    }
+    violations.check(
+        asked.keep_versions != 0 || (asked.keep_days == 0 && asked.keep_weeks == 0),
+        "state.retention.keep_versions",
+        "must be given with days or weeks: without it all versions are kept",
+    );
+    Retention {
+        keep_versions: Some(asked.keep_versions).filter(|number| *number > 0),
+        keep_days: asked.keep_days,
+        keep_weeks: asked.keep_weeks,
+    }
+}
+
+impl From<Retention> for v1::Retention {
+    fn from(retention: Retention) -> Self {
+        v1::Retention {
+            keep_versions: retention.keep_versions.unwrap_or_default(),
+            keep_days: retention.keep_days,
+            keep_weeks: retention.keep_weeks,
+        }
+    }
+}
+
+/// A state to delete, if it still has the etag.
+#[derive(Debug)]
+pub(crate) struct Delete {
+    pub(crate) id: StateId,
+    pub(crate) etag: Etag,
+}
+
+impl TryFrom<v1::DeleteStateRequest> for Delete {
+    type Error = Error;
+
+    fn try_from(request: v1::DeleteStateRequest) -> Result<Self> {
+        let mut violations = Violations::new();
+        let id = ids::required("state_id", &request.state_id, &mut violations);
+        let etag = etag(request.etag, &mut violations);
+        let (id, etag) = violations.finish(id.zip(etag))?;
+        Ok(Delete { id, etag })
+    }
+}
+
+impl TryFrom<v1::UndeleteStateRequest> for StateId {
+    type Error = Error;
+
+    fn try_from(request: v1::UndeleteStateRequest) -> Result<Self> {
+        let mut violations = Violations::new();
+        let id = ids::required("state_id", &request.state_id, &mut violations);
+        violations.finish(id)
+    }
+}
+
+impl From<Resource> for v1::StateResource {
+    fn from(resource: Resource) -> Self {
+        v1::StateResource {
+            state_id: resource.state.to_string(),
+            state_name: resource.state_name.into(),
+            address: resource.address,
+            r#type: resource.resource_type,
+            provider: resource.provider,
+            module: resource.module,
+            instances: resource.instances,
+        }
     }
 }
 
@@ -107,6 +242,7 @@ pub(crate) fn part(content: &[u8], violations: &mut Violations) {
 impl From<Shown> for v1::State {
     fn from(shown: Shown) -> Self {
         let Shown { state, version, lock } = shown;
+        let etag = state.etag().into();
         v1::State {
             id: state.id.to_string(),
             name: state.name.into(),
@@ -115,6 +251,15 @@ impl From<Shown> for v1::State {
             lock: lock.map(Into::into),
             created_at: Some(timestamp(state.created_at)),
             updated_at: Some(timestamp(state.updated_at)),
+            etag,
+            retention: Some(state.retention.into()),
+            labels: state
+                .labels
+                .into_pairs()
+                .map(|(key, value)| v1::Label { key, value })
+                .collect(),
+            deleted_at: state.deleted_at.map(timestamp),
+            unlisted_resources: state.unlisted_resources,
         }
     }
 }

@@ -34,12 +34,12 @@ pub(crate) fn terraform() -> Option<PathBuf> {
 
 /// A directory with a configuration, and what reaches its state.
 pub(crate) struct Checkout {
-    program: PathBuf,
-    dir: tempfile::TempDir,
-    address: String,
-    password: String,
+    pub(crate) program: PathBuf,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) address: String,
+    pub(crate) password: String,
     /// The certificate that the server is known by, where it speaks TLS.
-    ca: Option<String>,
+    pub(crate) ca: Option<String>,
 }
 
 /// How a run ended, and all it said.
@@ -54,7 +54,7 @@ impl Ended {
         self.told
     }
 
-    fn badly(self) -> String {
+    pub(crate) fn badly(self) -> String {
         assert!(!self.good, "{}", self.told);
         self.told
     }

@@ -33,6 +33,10 @@ async fn every_list_is_planned_on_its_index() {
         update state_versions set base_number = number + 1 where number % 7 = 1;
         insert into executions (org_id, execution_id, state_name, live, revision) select org_id, id, name, true, 1 from states;
         insert into compactions (org_id, state_id, due_at) select org_id, id, now() + interval '1 s' * latest_version from states;
+        insert into state_resources (org_id, state_id, address, type, provider, module, instances)
+        select org_id, id, 'r.' || n, 'type-' || n % 50, 'provider-' || n % 50, 'module.' || n % 50, 1
+        from (select * from states limit 1000) s, generate_series(1, 20) n;
+        update states set deleted_at = now() where name like 'state-77%';
         analyze"
     );
     world.admin.batch_execute(&fill).await.unwrap();
@@ -87,6 +91,44 @@ async fn every_list_is_planned_on_its_index() {
         (
             format!("select * from compactions where org_id = '{org}' and state_id = '{none}'"),
             "compactions_pkey",
+        ),
+        (
+            format!("select * from states where org_id = '{org}' and deleted_at is not null order by name limit 51"),
+            "states_deleted_idx",
+        ),
+        (
+            format!("select * from state_locks where org_id = '{org}' and last_seen_at < now() - interval '1 day'"),
+            "state_locks_seen_idx",
+        ),
+        (
+            format!(
+                "select * from state_resources where org_id = '{org}' and state_id = '{none}' order by address limit 51"
+            ),
+            "state_resources_pkey",
+        ),
+        (
+            format!(
+                "select * from state_resources where org_id = '{org}' and address >= 'r.7' and (address > 'r.7' or state_id > '{none}') order by address, state_id limit 51"
+            ),
+            "state_resources_address_idx",
+        ),
+        (
+            format!(
+                "select * from state_resources where org_id = '{org}' and type = 'type-7' order by address, state_id limit 51"
+            ),
+            "state_resources_type_idx",
+        ),
+        (
+            format!(
+                "select * from state_resources where org_id = '{org}' and provider = 'provider-7' order by address, state_id limit 51"
+            ),
+            "state_resources_provider_idx",
+        ),
+        (
+            format!(
+                "select * from state_resources where org_id = '{org}' and module = 'module.7' order by address, state_id limit 51"
+            ),
+            "state_resources_module_idx",
         ),
         (
             format!("select * from state_chunks where org_id = '{org}' and version_id = '{none}' and place = 0"),

@@ -177,6 +177,10 @@ const NAME_PERMISSIONS: &[(&str, &str)] = &[
         "services/terraform-state/src/backend.rs",
         "over HTTP, UNLOCK without a body is two RPCs: it needs the permission of the other one too",
     ),
+    (
+        "services/terraform-state/src/history.rs",
+        "over HTTP, GET of outputs is two RPCs: what may be a secret needs the permission of the other one too",
+    ),
 ];
 
 #[test]

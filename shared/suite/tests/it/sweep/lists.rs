@@ -89,6 +89,17 @@ pub(super) const LISTS: &[List] = &[
         filter: None,
     },
     List {
+        action: "terraform_state.ListStateResources",
+        grow: |w, t| Box::pin(async { w.add_resources(t).await }),
+        count: |t| {
+            format!(
+                "select count(*) from terraform_state.state_resources where org_id = '{}'",
+                t.owner.org
+            )
+        },
+        filter: Some(|message, _| set(message, "type", "terraform_data")),
+    },
+    List {
         action: "terraform_state.ListStates",
         grow: |w, t| {
             Box::pin(async {
@@ -99,7 +110,7 @@ pub(super) const LISTS: &[List] = &[
         },
         count: |t| {
             format!(
-                "select count(*) from terraform_state.states where org_id = '{}'",
+                "select count(*) from terraform_state.states where org_id = '{}' and deleted_at is null",
                 t.owner.org
             )
         },

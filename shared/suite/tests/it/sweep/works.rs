@@ -9,8 +9,8 @@ use api::{
         runner_service_client::RunnerServiceClient,
     },
     terraform_state::v1::{
-        CreateStateRequest, DetectDriftRequest, Lock, LockStateRequest, State, UnlockStateRequest, UploadStateRequest,
-        drift_service_client::DriftServiceClient, lock_service_client::LockServiceClient,
+        CreateStateRequest, DeleteStateRequest, DetectDriftRequest, Lock, LockStateRequest, State, UnlockStateRequest,
+        UploadStateRequest, drift_service_client::DriftServiceClient, lock_service_client::LockServiceClient,
         state_service_client::StateServiceClient,
     },
 };
@@ -112,10 +112,14 @@ impl Desk<'_> {
     }
 
     async fn upload(&self, state: &str, lock_id: &str, serial: u64) {
+        self.upload_content(state, lock_id, body(serial)).await;
+    }
+
+    async fn upload_content(&self, state: &str, lock_id: &str, content: Vec<u8>) {
         let request = UploadStateRequest {
             state_id: state.to_owned(),
             lock_id: lock_id.to_owned(),
-            content: body(serial),
+            content,
             ..Default::default()
         };
         self.states()
@@ -180,6 +184,41 @@ impl World {
     /// A new state without a version.
     pub(crate) async fn add_state(&self, tenant: &Tenant, what: &str) -> State {
         self.desk(tenant).create_state(what, &tenant.design.id).await
+    }
+
+    /// A new state with two versions, and nobody's.
+    pub(crate) async fn add_written_state(&self, tenant: &Tenant) -> State {
+        let state = self.add_state(tenant, "twice").await;
+        for serial in 1..=2 {
+            self.desk(tenant).upload(&state.id, "", serial).await;
+        }
+        state
+    }
+
+    /// A new state that is deleted.
+    pub(crate) async fn add_deleted_state(&self, tenant: &Tenant) -> State {
+        let state = self.add_state(tenant, "deleted").await;
+        let request = DeleteStateRequest {
+            state_id: state.id.clone(),
+            ..Default::default()
+        };
+        let mut states = self.desk(tenant).states();
+        states.delete_state(request).await.expect("DeleteState");
+        state
+    }
+
+    /// A new state with four resources.
+    pub(crate) async fn add_resources(&self, tenant: &Tenant) {
+        let state = self.add_state(tenant, "resources").await;
+        let resource = |n: u32| {
+            json!({"mode": "managed", "type": "terraform_data", "name": format!("swept_{n}"),
+                "provider": "provider[\"terraform.io/builtin/terraform\"]", "instances": [{"attributes": {"id": "1"}}]})
+        };
+        let resources: Vec<_> = (0..4).map(resource).collect();
+        let content = json!({"version": 4, "terraform_version": "1.11.4", "serial": 1, "lineage": "swept", "outputs": {},
+            "resources": resources, "check_results": null});
+        let content = content.to_string().into_bytes();
+        self.desk(tenant).upload_content(&state.id, "", content).await;
     }
 
     /// A new state and the id of its lock, which the key that has just the right to lock holds.
@@ -280,6 +319,7 @@ async fn lock(house: &House, credential: &str, state: &str) -> String {
             ..Lock::default()
         }),
         request_id: request_id(),
+        ..Default::default()
     };
     let mut client = LockServiceClient::new(house.terraform_state().with(credential));
     client.lock_state(request).await.expect("LockState");

@@ -1,0 +1,10 @@
+drop table state_resources;
+drop index state_locks_seen_idx;
+drop index states_deleted_idx;
+alter table states
+  drop column unlisted_resources,
+  drop column resources_hash,
+  drop column greatest_serial,
+  drop column deleted_at,
+  drop column revision,
+  drop column labels;
