@@ -21,6 +21,18 @@ pub mod sql_types {
     #[derive(Clone, QueryId, SqlType)]
     #[diesel(postgres_type(name = "drift_kind", schema = "terraform_state"))]
     pub struct DriftEnum;
+
+    #[derive(Clone, QueryId, SqlType)]
+    #[diesel(postgres_type(name = "drift_status", schema = "terraform_state"))]
+    pub struct DriftStatusEnum;
+
+    #[derive(Clone, QueryId, SqlType)]
+    #[diesel(postgres_type(name = "drift_severity", schema = "terraform_state"))]
+    pub struct DriftSeverityEnum;
+
+    #[derive(Clone, QueryId, SqlType)]
+    #[diesel(postgres_type(name = "drift_cause", schema = "terraform_state"))]
+    pub struct DriftCauseEnum;
 }
 
 diesel::table! {
@@ -239,5 +251,98 @@ diesel::table! {
         after -> Nullable<Bytea>,
         masked -> Bool,
         detected_at -> Timestamptz,
+        fingerprint -> Bytea,
+        status -> DriftStatusEnum,
+        severity -> DriftSeverityEnum,
+        last_check_id -> Uuid,
+        last_seen_at -> Timestamptz,
+        times_seen -> Int4,
+        opened_at -> Timestamptz,
+        resolved_at -> Nullable<Timestamptz>,
     }
 }
+
+diesel::table! {
+    drift_checks (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        state_id -> Uuid,
+        number -> Int8,
+        errored -> Bool,
+        drifted_resources -> Int4,
+        normalised_resources -> Int4,
+        moved_resources -> Int4,
+        unapplied_resources -> Int4,
+        failed_checks -> Int4,
+        truncated -> Bool,
+        checked_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    drift_sightings (org_id, check_id, drift_log_id) {
+        org_id -> Uuid,
+        check_id -> Uuid,
+        drift_log_id -> Uuid,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::*;
+
+    drift_changes (org_id, state_id, number) {
+        org_id -> Uuid,
+        state_id -> Uuid,
+        number -> Int8,
+        drift_log_id -> Uuid,
+        before -> Nullable<DriftStatusEnum>,
+        after -> DriftStatusEnum,
+        reason -> Text,
+        actor_kind -> Nullable<PrincipalEnum>,
+        actor_id -> Nullable<Uuid>,
+        check_id -> Nullable<Uuid>,
+        changed_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::*;
+
+    drift_rules (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        state_id -> Nullable<Uuid>,
+        address -> Text,
+        resource_type -> Text,
+        path -> Text,
+        kind -> Nullable<DriftEnum>,
+        severity -> Nullable<DriftSeverityEnum>,
+        reason -> Text,
+        expires_at -> Nullable<Timestamptz>,
+        author_kind -> PrincipalEnum,
+        author_id -> Uuid,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::*;
+
+    drift_views (org_id, state_id, place) {
+        org_id -> Uuid,
+        state_id -> Uuid,
+        place -> Int4,
+        check_id -> Uuid,
+        address -> Text,
+        resource_type -> Text,
+        path -> Text,
+        cause -> DriftCauseEnum,
+        sealed -> Nullable<Bytea>,
+        masked -> Bool,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(drift_logs, drift_sightings, drift_changes);

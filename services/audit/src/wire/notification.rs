@@ -5,7 +5,7 @@ use api::{
         ListNotificationsRequest, MarkReadRequest, Notification as WireNotification,
         NotificationKind as WireNotificationKind,
     },
-    events::v1::{DriftChecked, Event, ExecutionChanged, Resource, event::Payload},
+    events::v1::{DriftFound, Event, ExecutionChanged, Resource, event::Payload},
 };
 use kit::{Error, Result, Violations, ids, page::PageSize};
 
@@ -24,7 +24,7 @@ const MOST_MARKED: usize = 1_000;
 /// INTERNAL for an event that no producer of ours writes.
 pub(crate) fn told(event: &Event) -> Result<Option<Notification>> {
     let told = match &event.payload {
-        Some(Payload::DriftChecked(checked)) => drift(checked),
+        Some(Payload::DriftFound(found)) => drift(found),
         Some(Payload::ExecutionChanged(changed)) => execution(changed),
         _ => None,
     };
@@ -52,18 +52,25 @@ pub(crate) fn told(event: &Event) -> Result<Option<Notification>> {
 
 type Told<'a> = (NotificationKind, String, Resource, &'a str);
 
-/// Of a check that is told in several parts, the first speaks for all.
-fn drift(checked: &DriftChecked) -> Option<Told<'_>> {
-    let DriftChecked {
+/// Of findings that are told in several parts, the first speaks for all.
+fn drift(found: &DriftFound) -> Option<Told<'_>> {
+    let DriftFound {
         state_id,
         state_name,
         design_id,
+        findings,
+        critical_findings,
+        part,
         ..
-    } = checked;
-    let title = match checked.drifted_resources {
+    } = found;
+    let told = match findings {
         ..=0 => return None,
-        1 => format!("1 resource of state {state_name} has drifted"),
-        many => format!("{many} resources of state {state_name} have drifted"),
+        1 => format!("Drift in state {state_name}: 1 new finding"),
+        many => format!("Drift in state {state_name}: {many} new findings"),
+    };
+    let title = match critical_findings {
+        ..=0 => told,
+        critical => format!("{told}, {critical} critical"),
     };
     let told = (
         NotificationKind::DriftDetected,
@@ -71,7 +78,7 @@ fn drift(checked: &DriftChecked) -> Option<Told<'_>> {
         about("state", state_id),
         design_id.as_str(),
     );
-    (checked.part == 0).then_some(told)
+    (*part == 0).then_some(told)
 }
 
 fn execution(changed: &ExecutionChanged) -> Option<Told<'_>> {

@@ -5,7 +5,7 @@ use api::{
         ListNotificationsRequest as List, MarkReadRequest, MarkReadResponse, Notification, NotificationKind,
         notification_service_client::NotificationServiceClient,
     },
-    events::v1::{Actor, ActorKind, DriftChecked, Event, ExecutionChanged, event::Payload},
+    events::v1::{Actor, ActorKind, DriftChecked, DriftFound, Event, ExecutionChanged, event::Payload},
 };
 use expect_test::expect;
 use kit::ids::{OrgId, UserId};
@@ -81,13 +81,26 @@ fn execution(org: OrgId, second: i64, pipeline: &str, status: &str) -> Event {
     told(org, second, Payload::ExecutionChanged(changed))
 }
 
-fn drift(org: OrgId, second: i64, drifted_resources: i32, part: i32) -> Event {
+fn drift(org: OrgId, second: i64, findings: i32, part: i32) -> Event {
+    let found = DriftFound {
+        check_id: Uuid::now_v7().to_string(),
+        state_id: Uuid::now_v7().to_string(),
+        state_name: "network/prod".to_owned(),
+        findings,
+        critical_findings: findings / 100,
+        part,
+        ..DriftFound::default()
+    };
+    told(org, second, Payload::DriftFound(found))
+}
+
+/// A check that has ended: nobody hears of it for itself.
+fn checked(org: OrgId, second: i64) -> Event {
     let checked = DriftChecked {
         check_id: Uuid::now_v7().to_string(),
         state_id: Uuid::now_v7().to_string(),
         state_name: "network/prod".to_owned(),
-        drifted_resources,
-        part,
+        drifted_resources: 1,
         ..DriftChecked::default()
     };
     told(org, second, Payload::DriftChecked(checked))
@@ -107,6 +120,7 @@ async fn people_hear_of_drift_and_of_what_went_wrong_and_of_nothing_else() {
         drift(org, 4, 214, 1),
         drift(org, 4, 214, 2),
         drift(org, 5, 0, 0),
+        checked(org, 6),
     ]);
     world.tell(&events).await;
     let mut ada = Person::new(&world, org);
@@ -118,7 +132,7 @@ async fn people_hear_of_drift_and_of_what_went_wrong_and_of_nothing_else() {
             Notification {
               id: "<id 1>"
               kind: DriftDetected
-              title: "214 resources of state network/prod have drifted"
+              title: "Drift in state network/prod: 214 new findings, 2 critical"
               resource: Resource {
                 type: "state"
                 id: "<id 2>"
@@ -128,7 +142,7 @@ async fn people_hear_of_drift_and_of_what_went_wrong_and_of_nothing_else() {
             Notification {
               id: "<id 3>"
               kind: DriftDetected
-              title: "1 resource of state network/prod has drifted"
+              title: "Drift in state network/prod: 1 new finding"
               resource: Resource {
                 type: "state"
                 id: "<id 4>"

@@ -29,6 +29,7 @@ const MOST_PATH_CHARACTERS: usize = 1_000;
 const HASH_CONTEXT: &str = "terraform_state masked value";
 
 /// One attribute that is not the same on both sides.
+#[cfg(test)]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Difference {
     /// As Terraform writes it: `tags["Name"]`, `ingress[0].cidr`.
@@ -46,7 +47,8 @@ pub(crate) struct Values {
     pub(crate) after: Option<Value>,
 }
 
-/// As [`Difference`], with the values still where they were read: they are shown, or hashed, or neither.
+/// One attribute that is not the same on both sides; its values, still where they were read, are shown, or hashed, or
+/// neither.
 pub(crate) struct Found<'a> {
     path: String,
     sides: [Option<&'a Value>; 2],
@@ -57,6 +59,16 @@ impl Found<'_> {
     /// Where, as Terraform writes it: `tags["Name"]`, `ingress[0].cidr`.
     pub(crate) fn path(&self) -> &str {
         &self.path
+    }
+
+    /// The values as they were read, whether or not they may be shown.
+    pub(crate) fn sides(&self) -> [Option<&Value>; 2] {
+        self.sides
+    }
+
+    /// Whether they are kept back.
+    pub(crate) fn is_masked(&self) -> bool {
+        self.masked
     }
 
     /// What it was and is; `None` where that is kept back.
@@ -98,6 +110,7 @@ pub(crate) struct Side<'a> {
 }
 
 /// The differences between a resource's two sides, in the order of their paths; at most `most` and one.
+#[cfg(test)]
 pub(crate) fn differences(resource_type: &str, before: Side<'_>, after: Side<'_>, most: usize) -> Vec<Difference> {
     let found = compare(resource_type, before, after, most).into_iter();
     let told = found.map(|found| Difference {
@@ -107,7 +120,7 @@ pub(crate) fn differences(resource_type: &str, before: Side<'_>, after: Side<'_>
     told.collect()
 }
 
-/// As [`differences`], without a copy of any value.
+/// The differences between a resource's two sides, without a copy of any value; at most `most` and one.
 pub(crate) fn compare<'a>(resource_type: &str, before: Side<'a>, after: Side<'a>, most: usize) -> Vec<Found<'a>> {
     let mut marked = HashSet::new();
     before.marked(&mut marked);

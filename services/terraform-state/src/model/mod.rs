@@ -52,8 +52,8 @@ kit::id! {
 /// Declares an enum that is a type of PostgreSQL too.
 macro_rules! stored_enum {
     ($(#[$doc:meta])* $name:ident as $sql:ident { $($(#[$of:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
-        $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, diesel::expression::AsExpression, diesel::deserialize::FromSqlRow)]
+        $(#[$doc])*
         #[diesel(sql_type = $sql)]
         pub enum $name {
             $($(#[$of])* $variant),+
@@ -85,6 +85,7 @@ macro_rules! stored_enum {
         }
     };
 }
+pub(crate) use stored_enum;
 
 stored_enum! {
     /// Who can do things to states.

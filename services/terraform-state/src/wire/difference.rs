@@ -5,7 +5,7 @@ use kit::{Error, Result, Violations, crypto::KeyRing, ids, ids::OrgId};
 use prost::Message;
 use serde_json::Value;
 
-use super::drift::shown;
+use super::value::shown;
 use crate::model::{
     StateId,
     difference::{AttributeDifference, InstanceDifference, Kind, Layout, Output, OutputDifference},

@@ -1,19 +1,27 @@
 //! Drift: what is asked for, what peers are told, and drift logs.
 
+mod kinds;
+pub(crate) mod rule;
+pub(crate) mod summary;
+pub(crate) mod view;
+
 use api::{
-    events::v1::{DriftChecked, DriftedResource},
+    events::v1::{DriftChecked, DriftFound, DriftedResource, FoundDrift},
     terraform_state::v1,
 };
 use kit::{Error, Result, Violations, crypto::KeyRing, ids, page::PageSize};
 use prost::Message;
-use prost_types::{ListValue, Struct, value::Kind};
-use serde_json::{Number, Value};
 use uuid::Uuid;
+
+use super::value::shown;
 
 use super::{list::Asked, timestamp};
 use crate::model::{
     StateId,
-    drift::{CheckId, DriftFilter, DriftKind, DriftLog, Drifted},
+    drift::{
+        Address, Change, CheckId, DriftFilter, DriftKind, DriftLog, DriftLogId, DriftStatus, Drifted, Severity,
+        life::Seen,
+    },
     state::State,
 };
 
@@ -52,6 +60,8 @@ impl TryFrom<v1::ListDriftLogsRequest> for Asked<DriftFilter> {
         let filter = DriftFilter {
             state: ids::optional("state_id", &request.state_id, &mut violations),
             check: ids::optional("check_id", &request.check_id, &mut violations),
+            status: kinds::status("status", request.status, &mut violations),
+            severity: kinds::severity("severity", request.severity, &mut violations),
         };
         let size = PageSize::parse(request.page_size, &mut violations);
         Ok(Asked {
@@ -62,23 +72,115 @@ impl TryFrom<v1::ListDriftLogsRequest> for Asked<DriftFilter> {
     }
 }
 
-/// What peers are told of a check: at least one part, so that they hear of none too.
-pub(crate) fn parts(state: &State, check: CheckId, resources: &[Drifted]) -> Vec<DriftChecked> {
-    let mut parts: Vec<Vec<DriftedResource>> = vec![Vec::new()];
+/// A drift log that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct One(pub(crate) DriftLogId);
+
+impl TryFrom<v1::GetDriftLogRequest> for One {
+    type Error = Error;
+
+    fn try_from(request: v1::GetDriftLogRequest) -> Result<Self> {
+        let mut violations = Violations::new();
+        let id = ids::required("drift_log_id", &request.drift_log_id, &mut violations);
+        violations.finish(id).map(One)
+    }
+}
+
+/// What a person says of a drift log.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) id: DriftLogId,
+    pub(crate) status: DriftStatus,
+    pub(crate) reason: String,
+}
+
+impl Said {
+    fn parse(id: &str, status: DriftStatus, reason: String, least: usize) -> Result<Self> {
+        let mut violations = Violations::new();
+        let id = ids::required("drift_log_id", id, &mut violations);
+        violations.length("reason", &reason, least, 1_000);
+        Ok(Said {
+            id: violations.finish(id)?,
+            status,
+            reason,
+        })
+    }
+}
+
+impl TryFrom<v1::AcknowledgeDriftRequest> for Said {
+    type Error = Error;
+
+    fn try_from(request: v1::AcknowledgeDriftRequest) -> Result<Self> {
+        Said::parse(&request.drift_log_id, DriftStatus::Acknowledged, request.reason, 0)
+    }
+}
+
+impl TryFrom<v1::AcceptDriftRequest> for Said {
+    type Error = Error;
+
+    fn try_from(request: v1::AcceptDriftRequest) -> Result<Self> {
+        Said::parse(&request.drift_log_id, DriftStatus::Accepted, request.reason, 1)
+    }
+}
+
+impl TryFrom<v1::ResolveDriftRequest> for Said {
+    type Error = Error;
+
+    fn try_from(request: v1::ResolveDriftRequest) -> Result<Self> {
+        Said::parse(&request.drift_log_id, DriftStatus::Resolved, request.reason, 1)
+    }
+}
+
+/// What happens to whose drift logs is asked for, and from where on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watch {
+    pub(crate) state: StateId,
+    /// `None` for what happens from now on.
+    pub(crate) cursor: Option<i64>,
+    pub(crate) until_current: bool,
+}
+
+impl TryFrom<v1::WatchDriftRequest> for Watch {
+    type Error = Error;
+
+    fn try_from(request: v1::WatchDriftRequest) -> Result<Self> {
+        let mut violations = Violations::new();
+        let state = ids::required("state_id", &request.state_id, &mut violations);
+        let natural = request.cursor.is_none_or(|cursor| cursor >= 0);
+        violations.check(natural, "cursor", "must not be negative");
+        Ok(Watch {
+            state: violations.finish(state)?,
+            cursor: request.cursor,
+            until_current: request.until_current,
+        })
+    }
+}
+
+/// Some things, in parts that fit in an event.
+fn in_parts<T: Message>(things: impl Iterator<Item = T>) -> Vec<Vec<T>> {
+    let mut parts: Vec<Vec<T>> = Vec::new();
     let mut bytes = 0;
-    for resource in resources {
-        let told = DriftedResource {
-            address: resource.address.clone().into(),
-            deleted: resource.kind == DriftKind::Deleted,
-        };
+    for thing in things {
         // A tag and a length are before each.
-        let length = told.encoded_len() + 4;
-        if parts.last().is_some_and(|part| part.len() == MOST_TOLD) || bytes + length > MOST_TOLD_BYTES {
+        let length = thing.encoded_len() + 4;
+        if bytes + length > MOST_TOLD_BYTES || parts.last().is_none_or(|part| part.len() == MOST_TOLD) {
             parts.push(Vec::new());
             bytes = 0;
         }
         bytes += length;
-        parts.last_mut().expect("there is a part").push(told);
+        parts.last_mut().expect("there is a part").push(thing);
+    }
+    parts
+}
+
+/// What peers are told of a check: at least one part, so that they hear of none too.
+pub(crate) fn checked(state: &State, check: CheckId, resources: &[Drifted]) -> Vec<DriftChecked> {
+    let mut parts = in_parts(resources.iter().map(|resource| DriftedResource {
+        address: resource.address.clone().into(),
+        deleted: resource.kind == DriftKind::Deleted,
+    }));
+    if parts.is_empty() {
+        parts.push(Vec::new());
     }
     let part = |(part, told)| DriftChecked {
         check_id: check.to_string(),
@@ -90,6 +192,51 @@ pub(crate) fn parts(state: &State, check: CheckId, resources: &[Drifted]) -> Vec
         resources: told,
     };
     parts.into_iter().enumerate().map(part).collect()
+}
+
+/// What peers are told of what a check saw that was not there before; nothing where there is nothing.
+pub(crate) fn found<'a>(
+    state: &State,
+    check: CheckId,
+    seen: impl Iterator<Item = (&'a Address, DriftKind, DriftLogId, &'a Seen)>,
+) -> Vec<DriftFound> {
+    let told: Vec<_> = seen.filter(|(.., seen)| seen.told).collect();
+    let critical = told.iter().filter(|(.., seen)| seen.severity == Severity::Critical);
+    let (findings, critical_findings) = (count(told.len()), count(critical.count()));
+    let parts = in_parts(told.iter().map(|(address, kind, log, seen)| FoundDrift {
+        drift_log_id: log.to_string(),
+        address: address.as_str().to_owned(),
+        severity: seen.severity.as_str().to_owned(),
+        deleted: *kind == DriftKind::Deleted,
+        reopened: seen.reopened,
+    }));
+    let part = |(part, found)| DriftFound {
+        check_id: check.to_string(),
+        state_id: state.id.to_string(),
+        state_name: state.name.clone().into(),
+        design_id: state.design_id.map(|id| id.to_string()).unwrap_or_default(),
+        findings,
+        critical_findings,
+        part: count(part),
+        found,
+    };
+    parts.into_iter().enumerate().map(part).collect()
+}
+
+impl From<Change> for v1::DriftChange {
+    fn from(change: Change) -> Self {
+        let before = change.before.map(v1::DriftStatus::from);
+        v1::DriftChange {
+            number: change.number,
+            drift_log_id: change.drift_log_id.to_string(),
+            before: before.unwrap_or_default().into(),
+            after: v1::DriftStatus::from(change.after).into(),
+            reason: change.reason,
+            actor_id: change.actor_id.map(|id| id.to_string()).unwrap_or_default(),
+            check_id: change.check_id.map(|id| id.to_string()).unwrap_or_default(),
+            changed_at: Some(timestamp(change.changed_at)),
+        }
+    }
 }
 
 /// A number of things of a check, of which there are at most 10,000.
@@ -109,75 +256,18 @@ pub(crate) fn log(log: DriftLog, ring: &KeyRing) -> Result<v1::DriftLog> {
         check_id: log.check_id.to_string(),
         address: log.address.into(),
         resource_type: log.resource_type.into(),
-        kind: match log.kind {
-            DriftKind::Changed => v1::DriftKind::Changed,
-            DriftKind::Deleted => v1::DriftKind::Deleted,
-        }
-        .into(),
+        kind: v1::DriftKind::from(log.kind).into(),
         path: log.path,
         before,
         after,
         masked: log.masked,
         detected_at: Some(timestamp(log.detected_at)),
+        status: v1::DriftStatus::from(log.status).into(),
+        severity: v1::DriftSeverity::from(log.severity).into(),
+        last_check_id: log.last_check_id.to_string(),
+        last_seen_at: Some(timestamp(log.last_seen_at)),
+        times_seen: log.times_seen,
+        opened_at: Some(timestamp(log.opened_at)),
+        resolved_at: log.resolved_at.map(timestamp),
     })
-}
-
-/// A value; whole numbers beyond a float's exactness are texts of their digits.
-pub(crate) fn shown(value: Value) -> prost_types::Value {
-    let kind = match value {
-        Value::Null => Kind::NullValue(0),
-        Value::Bool(value) => Kind::BoolValue(value),
-        Value::Number(number) => whole(&number),
-        Value::String(text) => Kind::StringValue(text),
-        Value::Array(items) => Kind::ListValue(ListValue {
-            values: items.into_iter().map(shown).collect(),
-        }),
-        Value::Object(object) => Kind::StructValue(Struct {
-            fields: object.into_iter().map(|(key, value)| (key, shown(value))).collect(),
-        }),
-    };
-    prost_types::Value { kind: Some(kind) }
-}
-
-/// The message's numbers are floats; a number that is none is its digits, as protobuf's JSON writes 64-bit ones.
-fn whole(number: &Number) -> Kind {
-    /// Below this every whole number is a float.
-    const EXACT: u64 = 1 << 53;
-    let magnitude = number.as_u64().or(number.as_i64().map(i64::unsigned_abs));
-    match number.as_f64() {
-        Some(float) if magnitude.is_none_or(|magnitude| magnitude <= EXACT) => Kind::NumberValue(float),
-        _ => Kind::StringValue(number.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn values_are_shown_as_they_are_and_no_digit_is_lost() {
-        let text = |value: &str| shown(serde_json::from_str(value).unwrap()).kind.unwrap();
-        for (number, float) in [
-            ("8", 8.0),
-            ("-1.5", -1.5),
-            ("9007199254740992", 9_007_199_254_740_992.0),
-            ("1e300", 1e300),
-        ] {
-            assert_eq!(text(number), Kind::NumberValue(float));
-        }
-        for number in ["9007199254740993", "-9007199254740993", "18446744073709551615"] {
-            assert_eq!(text(number), Kind::StringValue(number.to_owned()));
-        }
-        assert_eq!(text("\"größe\""), Kind::StringValue("größe".to_owned()));
-        let Kind::StructValue(object) = shown(json!({"a": [true, null]})).kind.unwrap() else {
-            panic!("an object is a struct")
-        };
-        let Some(Kind::ListValue(list)) = object.fields["a"].kind.clone() else {
-            panic!("an array is a list")
-        };
-        let kinds: Vec<_> = list.values.into_iter().map(|value| value.kind.unwrap()).collect();
-        assert_eq!(kinds, [Kind::BoolValue(true), Kind::NullValue(0)]);
-    }
 }

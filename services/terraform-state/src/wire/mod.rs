@@ -9,6 +9,7 @@ pub(crate) mod list;
 pub(crate) mod lock;
 pub(crate) mod state;
 pub(crate) mod top;
+mod value;
 
 use kit::Violations;
 use time::OffsetDateTime;

@@ -5,6 +5,7 @@ mod certificate;
 mod cli;
 mod compacted;
 mod drift;
+mod fake;
 mod faults;
 mod history;
 mod history_cli;

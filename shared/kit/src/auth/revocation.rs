@@ -161,6 +161,7 @@ impl Revocations {
                 | Payload::DesignChanged(_)
                 | Payload::StateWritten(_)
                 | Payload::DriftChecked(_)
+                | Payload::DriftFound(_)
                 | Payload::ExecutionChanged(_)
                 | Payload::JobEnded(_),
             )

@@ -6,7 +6,7 @@ use std::{
 };
 
 use api::terraform_state::v1::{
-    DetectDriftRequest, DetectDriftResponse, ListDriftLogsRequest, ListDriftLogsResponse,
+    self as v1, DetectDriftRequest, DetectDriftResponse,
     drift_service_client::DriftServiceClient,
     drift_service_server::{DriftService, DriftServiceServer},
 };
@@ -62,8 +62,42 @@ impl About for Check {
 /// How many handlers have read a first message.
 static BEGUN: AtomicU64 = AtomicU64::new(0);
 
+/// RPCs that nobody calls here.
+macro_rules! uncounted {
+    ($($name:ident: $request:ident -> $response:ty),+ $(,)?) => {
+        $(
+            fn $name<'life0, 'async_trait>(
+                &'life0 self,
+                _: Request<v1::$request>,
+            ) -> std::pin::Pin<Box<dyn Future<Output = Result<Response<$response>, Status>> + Send + 'async_trait>>
+            where
+                'life0: 'async_trait,
+                Self: 'async_trait,
+            {
+                Box::pin(async { Err(Error::new(Reason::Internal, "not counted").into()) })
+            }
+        )+
+    };
+}
+
 #[tonic::async_trait]
 impl DriftService for Counted {
+    type WatchDriftStream = tokio_stream::Empty<Result<v1::WatchDriftResponse, Status>>;
+
+    uncounted! {
+        list_drift_logs: ListDriftLogsRequest -> v1::ListDriftLogsResponse,
+        get_drift_log: GetDriftLogRequest -> v1::GetDriftLogResponse,
+        acknowledge_drift: AcknowledgeDriftRequest -> v1::AcknowledgeDriftResponse,
+        accept_drift: AcceptDriftRequest -> v1::AcceptDriftResponse,
+        resolve_drift: ResolveDriftRequest -> v1::ResolveDriftResponse,
+        create_drift_rule: CreateDriftRuleRequest -> v1::CreateDriftRuleResponse,
+        list_drift_rules: ListDriftRulesRequest -> v1::ListDriftRulesResponse,
+        delete_drift_rule: DeleteDriftRuleRequest -> v1::DeleteDriftRuleResponse,
+        get_drift_summary: GetDriftSummaryRequest -> v1::GetDriftSummaryResponse,
+        get_three_way_view: GetThreeWayViewRequest -> v1::GetThreeWayViewResponse,
+        watch_drift: WatchDriftRequest -> Self::WatchDriftStream,
+    }
+
     async fn detect_drift(
         &self,
         request: Request<tonic::Streaming<DetectDriftRequest>>,
@@ -94,13 +128,6 @@ impl DriftService for Counted {
                 })
             })
             .await?)
-    }
-
-    async fn list_drift_logs(
-        &self,
-        _: Request<ListDriftLogsRequest>,
-    ) -> Result<Response<ListDriftLogsResponse>, Status> {
-        Err(Error::new(Reason::Internal, "not counted").into())
     }
 }
 

@@ -156,8 +156,7 @@ async fn a_repeat_is_answered_as_the_first_and_writes_nothing() {
 async fn what_is_no_plan_is_refused_and_nothing_of_it_is_kept_or_told() {
     let world = World::new().await;
     let state = world.state("state").await;
-    let errored = REFRESH_ONLY.replace("\"errored\": false", "\"errored\": true");
-    for text in ["", "hunter2", "{}", errored.as_str(), &REFRESH_ONLY[..9_000]] {
+    for text in ["", "hunter2", "{}", &REFRESH_ONLY[..9_000]] {
         let answer = world.detect(&state, text).await;
         let told = format!("{answer:?}");
         assert_eq!(

@@ -136,14 +136,28 @@ async fn every_list_is_planned_on_its_index() {
     let state = world.state("state").await;
     world.detect(&state, REFRESH_ONLY).await.unwrap();
     let fill = format!(
-        "insert into drift_logs (org_id, id, state_id, check_id, address, resource_type, kind, path, masked)
-        select org_id, gen_random_uuid(), state_id, ('00000000-0000-7000-8000-' || lpad((n % 100)::text, 12, '0'))::uuid,
-            'a', 't', 'changed', 'p', true
+        "insert into drift_logs (org_id, id, state_id, check_id, last_check_id, address, resource_type, kind, path, masked,
+            fingerprint, status, severity, resolved_at)
+        select org_id, gen_random_uuid(), state_id, check_id, check_id, 'a', 't', 'changed', 'p', true,
+            sha256(n::text::bytea), case when n % 500 = 0 then 'accepted' else 'resolved' end::drift_status,
+            case when n % 500 = 0 then 'critical' else 'info' end::drift_severity, case when n % 500 = 0 then null else now() end
+        from (select * from drift_logs limit 1) one, generate_series(1, 5000) n;
+        insert into drift_changes (org_id, state_id, number, drift_log_id, after, reason, check_id)
+        select org_id, state_id, 100 + row_number() over (), id, 'open', '', check_id from drift_logs;
+        insert into drift_sightings select org_id, check_id, id from drift_logs on conflict do nothing;
+        insert into drift_views (org_id, state_id, place, check_id, address, resource_type, path, cause, masked)
+        select org_id, state_id, 100 + n, check_id, 'a' || n / 10, 't', '', case when n % 50 = 0 then 'drifted' else 'in_sync' end::drift_cause, false
         from (select * from drift_logs limit 1) one, generate_series(1, 5000) n;
         alter table drift_logs drop constraint drift_logs_state_fkey;
-        insert into drift_logs (org_id, id, state_id, check_id, address, resource_type, kind, path, masked)
-        select case when n % 2 = 0 then '{}'::uuid else gen_random_uuid() end, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'a', 't', 'changed', 'p', true
+        alter table drift_checks drop constraint drift_checks_state_fkey;
+        insert into drift_logs (org_id, id, state_id, check_id, last_check_id, address, resource_type, kind, path, masked, fingerprint)
+        select case when n % 2 = 0 then '{}'::uuid else gen_random_uuid() end, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(),
+            gen_random_uuid(), 'a', 't', 'changed', 'p', true, sha256(n::text::bytea)
         from generate_series(1, 20000) n;
+        insert into drift_checks (org_id, id, state_id, number, errored, drifted_resources, normalised_resources, moved_resources,
+            unapplied_resources, failed_checks, truncated, checked_at)
+        select org_id, gen_random_uuid(), state_id, 1, false, 0, 0, 0, 0, 0, false, now() - interval '1 year' from drift_logs
+        where state_id <> (select state_id from drift_changes limit 1);
         analyze",
         world.org
     );
@@ -156,20 +170,77 @@ async fn every_list_is_planned_on_its_index() {
     app.batch_execute(&format!("set app.org = '{}'", world.org))
         .await
         .unwrap();
-    for (condition, index) in [
-        (String::new(), "drift_logs_pkey"),
-        (format!("and state_id = '{}'", Uuid::now_v7()), "drift_logs_state_idx"),
+    let org = world.org;
+    let none = Uuid::now_v7();
+    let logs = |condition: &str| {
+        format!(
+            "select * from drift_logs where org_id = '{org}' {condition} and id < '{}' order by id desc limit 51",
+            Uuid::max()
+        )
+    };
+    for (query, index) in [
+        (logs(""), "drift_logs_pkey"),
+        (logs(&format!("and state_id = '{none}'")), "drift_logs_state_idx"),
         (
-            "and check_id = '00000000-0000-7000-8000-000000000007'".to_owned(),
-            "drift_logs_check_idx",
+            format!(
+                "select * from drift_logs where org_id = '{org}' and state_id = '{state}' and fingerprint = '\\x00'"
+            ),
+            "drift_logs_fingerprint_key",
+        ),
+        (
+            format!(
+                "select count(*) from drift_logs where org_id = '{org}' and detected_at > now() + interval '1 day'"
+            ),
+            "drift_logs_detected_idx",
+        ),
+        (
+            format!(
+                "select count(*) from drift_logs where org_id = '{org}' and resolved_at > now() + interval '1 day'"
+            ),
+            "drift_logs_resolved_idx",
+        ),
+        (
+            format!(
+                "select * from drift_sightings where org_id = '{org}' and check_id = '{none}' and drift_log_id = '{none}'"
+            ),
+            "drift_sightings_pkey",
+        ),
+        (
+            format!("select * from drift_checks where org_id = '{org}' and checked_at > now() - interval '1 day'"),
+            "drift_checks_checked_idx",
+        ),
+        (
+            format!(
+                "select * from drift_checks where org_id = '{org}' and state_id = '{none}' order by number desc limit 1"
+            ),
+            "drift_checks_number_key",
+        ),
+        (
+            format!(
+                "select * from drift_changes where org_id = '{org}' and state_id = '{state}' and number > 9 order by number limit 51"
+            ),
+            "drift_changes_pkey",
+        ),
+        (
+            format!(
+                "select * from drift_changes where org_id = '{org}' and drift_log_id = '{none}' order by number desc limit 51"
+            ),
+            "drift_changes_log_idx",
+        ),
+        (
+            format!(
+                "select * from drift_views where org_id = '{org}' and state_id = '{state}' and place > 9 order by place limit 51"
+            ),
+            "drift_views_pkey",
+        ),
+        (
+            format!(
+                "select * from drift_views where org_id = '{org}' and state_id = '{state}' and address = 'a7' and place > 9 order by place limit 51"
+            ),
+            "drift_views_address_idx",
         ),
     ] {
-        let query = format!(
-            "explain (costs off) select * from drift_logs where org_id = '{}' {condition} and id < '{}' order by id desc limit 51",
-            world.org,
-            Uuid::max()
-        );
-        let rows = app.query(&query, &[]).await.unwrap();
+        let rows = app.query(&format!("explain (costs off) {query}"), &[]).await.unwrap();
         let plan = rows
             .iter()
             .map(|row| row.get::<_, String>(0))
@@ -177,7 +248,7 @@ async fn every_list_is_planned_on_its_index() {
             .join("\n");
         assert!(
             plan.contains(index) && !plan.contains("Seq Scan") && !plan.contains("Sort"),
-            "{condition}:\n{plan}"
+            "{query}:\n{plan}"
         );
     }
 }

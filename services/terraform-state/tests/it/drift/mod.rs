@@ -1,15 +1,23 @@
 //! Drift: plans in, findings out, and no secret left behind.
 
+mod aws;
 mod checked;
 mod kept;
+mod life;
 mod listed;
+mod provider;
+mod rule;
 mod terraform;
+mod view;
+mod watch;
 
 use api::{
-    events::v1::{DriftChecked, Event, event::Payload},
+    events::v1::{DriftChecked, DriftFound, Event, event::Payload},
     terraform_state::v1::{
-        CreateStateRequest, DetectDriftRequest, DetectDriftResponse, DriftKind, DriftLog, ListDriftLogsRequest,
-        ListDriftLogsResponse, drift_service_client::DriftServiceClient, state_service_client::StateServiceClient,
+        AcceptDriftRequest, CreateStateRequest, DetectDriftRequest, DetectDriftResponse, DriftCause, DriftKind,
+        DriftLog, DriftRule, DriftSeverity, DriftStatus, GetThreeWayViewRequest, ListDriftLogsRequest,
+        ListDriftLogsResponse, ThreeWayRow, drift_service_client::DriftServiceClient,
+        state_service_client::StateServiceClient,
     },
 };
 use kit::ids::OrgId;
@@ -92,6 +100,49 @@ impl World {
         self.page(request).await.unwrap().drift_logs
     }
 
+    fn drifts(&self) -> DriftServiceClient<Caller> {
+        DriftServiceClient::new(self.caller.clone())
+    }
+
+    /// Where each drift log of a state stands, newest first: `path status`.
+    async fn stand(&self, state: &str) -> Vec<String> {
+        let logs = self.logs(state).await.into_iter();
+        logs.map(|log| format!("{} {:?}", log.path, log.status())).collect()
+    }
+
+    async fn accept(&self, log: &DriftLog) -> DriftLog {
+        let request = AcceptDriftRequest {
+            drift_log_id: log.id.clone(),
+            reason: "it may stay".to_owned(),
+            ..Default::default()
+        };
+        let accepted = self.drifts().accept_drift(request).await.unwrap().into_inner();
+        accepted.drift_log.unwrap()
+    }
+
+    async fn rule(&self, rule: DriftRule) -> Result<DriftRule, Status> {
+        let request = api::terraform_state::v1::CreateDriftRuleRequest {
+            drift_rule: Some(rule),
+            ..Default::default()
+        };
+        let made = self.drifts().create_drift_rule(request).await?.into_inner();
+        Ok(made.drift_rule.unwrap())
+    }
+
+    async fn view(&self, state: &str) -> Vec<ThreeWayRow> {
+        let request = GetThreeWayViewRequest {
+            state_id: state.to_owned(),
+            page_size: 1_000,
+            ..Default::default()
+        };
+        self.drifts()
+            .get_three_way_view(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .rows
+    }
+
     async fn number(&self, query: &str) -> i64 {
         self.admin.query_one(query, &[]).await.unwrap().get(0)
     }
@@ -111,6 +162,23 @@ impl World {
             _ => None,
         };
         self.events().await.into_iter().filter_map(checked).collect()
+    }
+}
+
+impl World {
+    /// What peers were told of new findings so far: `address severity`, and whether it was reopened.
+    async fn found(&self) -> Vec<String> {
+        let found = |event: Event| match event.payload {
+            Some(Payload::DriftFound(found)) => Some(found),
+            _ => None,
+        };
+        let parts: Vec<DriftFound> = self.events().await.into_iter().filter_map(found).collect();
+        let each = parts.into_iter().flat_map(|part| part.found);
+        each.map(|one| {
+            let again = if one.reopened { " again" } else { "" };
+            format!("{} {}{again}", one.address, one.severity)
+        })
+        .collect()
     }
 }
 
@@ -157,14 +225,32 @@ fn update(address: &str, before: Value, after: Value) -> Value {
     json!({"address": address, "mode": "managed", "type": "fake_server", "change": {"actions": ["update"], "before": before, "after": after}})
 }
 
-/// `address path: before -> after`, or what is known of it.
-fn line(log: &DriftLog) -> String {
-    let value = |value: &Option<prost_types::Value>| match value.as_ref().and_then(|value| value.kind.clone()) {
+fn value(value: &Option<prost_types::Value>) -> String {
+    match value.as_ref().and_then(|value| value.kind.clone()) {
         None => "-".to_owned(),
         Some(Kind::NumberValue(number)) => number.to_string(),
         Some(Kind::StringValue(text)) => text,
         Some(kind) => format!("{kind:?}"),
-    };
+    }
+}
+
+/// `address path: cause design state reality`, or what is known of it.
+fn row(row: &ThreeWayRow) -> String {
+    let ThreeWayRow { address, path, .. } = row;
+    let cause = row.cause();
+    match row.masked {
+        true => format!("{address} {path}: {cause:?} masked"),
+        false => format!(
+            "{address} {path}: {cause:?} {} {} {}",
+            value(&row.design),
+            value(&row.state),
+            value(&row.reality)
+        ),
+    }
+}
+
+/// `address path: before -> after`, or what is known of it.
+fn line(log: &DriftLog) -> String {
     let DriftLog { address, path, .. } = log;
     let (before, after) = (value(&log.before), value(&log.after));
     match (log.kind(), log.masked) {

@@ -100,6 +100,34 @@ pub(super) const LISTS: &[List] = &[
         filter: Some(|message, _| set(message, "type", "terraform_data")),
     },
     List {
+        action: "terraform_state.GetThreeWayView",
+        grow: |_, _| Box::pin(async {}),
+        count: |t| {
+            format!(
+                "select count(*) from terraform_state.drift_views where state_id = '{}'",
+                t.works.state.id
+            )
+        },
+        filter: None,
+    },
+    List {
+        action: "terraform_state.ListDriftRules",
+        grow: |w, t| {
+            Box::pin(async {
+                for _ in 0..4 {
+                    w.add_drift_rule(t).await;
+                }
+            })
+        },
+        count: |t| {
+            format!(
+                "select count(*) from terraform_state.drift_rules where org_id = '{}'",
+                t.owner.org
+            )
+        },
+        filter: None,
+    },
+    List {
         action: "terraform_state.ListStates",
         grow: |w, t| {
             Box::pin(async {

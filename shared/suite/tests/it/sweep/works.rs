@@ -9,8 +9,9 @@ use api::{
         runner_service_client::RunnerServiceClient,
     },
     terraform_state::v1::{
-        CreateStateRequest, DeleteStateRequest, DetectDriftRequest, Lock, LockStateRequest, State, UnlockStateRequest,
-        UploadStateRequest, drift_service_client::DriftServiceClient, lock_service_client::LockServiceClient,
+        CreateDriftRuleRequest, CreateStateRequest, DeleteStateRequest, DetectDriftRequest, DriftRule, DriftSeverity,
+        ListDriftLogsRequest, Lock, LockStateRequest, State, UnlockStateRequest, UploadStateRequest,
+        drift_service_client::DriftServiceClient, lock_service_client::LockServiceClient,
         state_service_client::StateServiceClient,
     },
 };
@@ -39,6 +40,9 @@ pub(crate) struct Works {
     pub(crate) lock_id: String,
     /// Of a check that found something.
     pub(crate) check_id: String,
+    /// What it found.
+    pub(crate) drift_log: String,
+    pub(crate) drift_rule: String,
     pub(crate) pipeline: String,
     pub(crate) execution: String,
     /// The execution's first stage, which the lease is of.
@@ -62,7 +66,9 @@ impl Works {
         let state = desk.create_state("written", design).await;
         let lock_id = lock(house, &owner.access, &state.id).await;
         desk.upload(&state.id, &lock_id, 1).await;
-        let check_id = desk.detect(&state.id).await;
+        let check_id = desk.detect(&state.id, "terraform_data.thing_0").await;
+        let drift_log = desk.drift_log(&check_id).await;
+        let drift_rule = desk.create_drift_rule(&state.id).await;
 
         let pipeline = desk.create_pipeline(design, STAGES).await;
         let execution = desk.run(&pipeline).await;
@@ -80,6 +86,8 @@ impl Works {
         Works {
             lock_id,
             check_id,
+            drift_log,
+            drift_rule,
             pipeline,
             stage: lease.stage_id.clone(),
             execution: execution.id,
@@ -128,14 +136,47 @@ impl Desk<'_> {
             .expect("UploadState");
     }
 
-    async fn detect(&self, state: &str) -> String {
-        let request = DetectDriftRequest {
-            state_id: state.to_owned(),
-            plan_json: plan("terraform_data.thing_0"),
+    fn drifts(&self) -> DriftServiceClient<Caller> {
+        DriftServiceClient::new(self.house.terraform_state().with(&self.owner.access))
+    }
+
+    /// What a check found.
+    async fn drift_log(&self, check: &str) -> String {
+        let request = ListDriftLogsRequest {
+            check_id: check.to_owned(),
             ..Default::default()
         };
-        let client = DriftServiceClient::new(self.house.terraform_state().with(&self.owner.access));
-        let found = { client }
+        let listed = self.drifts().list_drift_logs(request).await.expect("ListDriftLogs");
+        listed.into_inner().drift_logs.remove(0).id
+    }
+
+    /// A rule that fits nothing.
+    async fn create_drift_rule(&self, state: &str) -> String {
+        let request = CreateDriftRuleRequest {
+            drift_rule: Some(DriftRule {
+                state_id: state.to_owned(),
+                path: "nothing".to_owned(),
+                severity: DriftSeverity::Info.into(),
+                reason: "swept".to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let made = self.drifts().create_drift_rule(request).await.expect("CreateDriftRule");
+        made.into_inner()
+            .drift_rule
+            .expect("CreateDriftRule answers the rule")
+            .id
+    }
+
+    async fn detect(&self, state: &str, address: &str) -> String {
+        let request = DetectDriftRequest {
+            state_id: state.to_owned(),
+            plan_json: plan(address),
+            ..Default::default()
+        };
+        let found = self
+            .drifts()
             .detect_drift(stream::iter([request]))
             .await
             .expect("DetectDrift");
@@ -252,13 +293,26 @@ impl World {
 
     /// Another check of the tenant's state that finds something.
     pub(crate) async fn add_drift(&self, tenant: &Tenant) -> String {
-        self.desk(tenant).detect(&tenant.works.state.id).await
+        let address = format!("terraform_data.thing_{}", Uuid::new_v4().simple());
+        self.desk(tenant).detect(&tenant.works.state.id, &address).await
+    }
+
+    /// What a check of a state of its own has found.
+    pub(crate) async fn add_drift_log(&self, tenant: &Tenant) -> String {
+        let state = self.add_state(tenant, "drifting").await;
+        let check = self.desk(tenant).detect(&state.id, "terraform_data.thing").await;
+        self.desk(tenant).drift_log(&check).await
+    }
+
+    /// A new rule.
+    pub(crate) async fn add_drift_rule(&self, tenant: &Tenant) -> String {
+        self.desk(tenant).create_drift_rule(&tenant.works.state.id).await
     }
 
     /// A notification of its own.
     pub(crate) async fn add_notification(&self, tenant: &Tenant) -> String {
         let state = self.add_state(tenant, "drifting").await;
-        self.desk(tenant).detect(&state.id).await;
+        self.desk(tenant).detect(&state.id, "terraform_data.thing_0").await;
         let deadline = Instant::now() + Duration::from_secs(20);
         let sql = "select id::text from audit.notifications where org_id = $1::text::uuid and resource_id = $2";
         loop {
@@ -368,14 +422,20 @@ pub(crate) fn body(serial: u64) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A refresh-only plan in which one resource has drifted.
+/// A plan in which one resource has drifted, and four have not.
 pub(crate) fn plan(address: &str) -> Vec<u8> {
     let (kind, name) = address.split_once('.').expect("an address has a type and a name");
-    json!({"format_version": "1.2", "terraform_version": "1.11.4", "planned_values": {}, "resource_changes": [],
-        "configuration": {}, "complete": true, "errored": false, "resource_drift": [{
-            "address": address, "mode": "managed", "type": kind, "name": name, "provider_name": "terraform.io/builtin/terraform",
-            "change": {"actions": ["update"], "before": {"input": "a"}, "after": {"input": "b"}, "after_unknown": {},
-                "before_sensitive": {}, "after_sensitive": {}}}]})
+    let entry = |name: &str, action: &str, before: &str, after: &str| {
+        json!({"address": format!("{kind}.{name}"), "mode": "managed", "type": kind, "name": name,
+            "provider_name": "terraform.io/builtin/terraform",
+            "change": {"actions": [action], "before": {"input": before}, "after": {"input": after}, "after_unknown": {},
+                "before_sensitive": {}, "after_sensitive": {}}})
+    };
+    let mut changes = vec![entry(name, "update", "b", "a")];
+    changes.extend((1..5).map(|n| entry(&format!("same_{n}"), "no-op", "a", "a")));
+    json!({"format_version": "1.2", "terraform_version": "1.11.4", "planned_values": {}, "configuration": {},
+        "complete": true, "errored": false, "resource_drift": [entry(name, "update", "a", "b")],
+        "resource_changes": changes})
     .to_string()
     .into_bytes()
 }

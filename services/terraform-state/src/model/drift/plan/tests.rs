@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::model::masking::{Difference, Values};
+use crate::model::StateId;
+use kit::{crypto::KeyRing, ids::OrgId};
 use serde_json::json;
 
 const REFRESH_ONLY: &str = include_str!("../../../../tests/plans/refresh_only.json");
@@ -27,6 +28,18 @@ fn entry(address: &str, actions: Value, before: Value, after: Value) -> Value {
     })
 }
 
+fn printer() -> Printer {
+    Printer {
+        ring: KeyRing::ephemeral(),
+        org: OrgId::new(),
+        state: StateId::new(),
+    }
+}
+
+fn read(plan: &[u8]) -> Result<Drift, Unreadable> {
+    super::read(plan, &printer())
+}
+
 fn read_value(plan: &Value) -> Result<Drift, String> {
     read(plan.to_string().as_bytes()).map_err(String::from)
 }
@@ -38,14 +51,14 @@ fn told(drift: &Drift) -> Vec<String> {
         .findings
         .iter()
         .map(|finding| {
-            let address = String::from(finding.address.clone());
-            match &finding.difference {
-                None => format!("{address} is gone"),
-                Some(Difference { path, values: None }) => format!("{address} {path}: masked"),
-                Some(Difference {
-                    path,
-                    values: Some(Values { before, after }),
-                }) => format!("{address} {path}: {} -> {}", text(before), text(after)),
+            let Finding { path, values, .. } = finding;
+            let address = finding.address.as_str();
+            match (finding.kind, values) {
+                (DriftKind::Deleted, _) => format!("{address} is gone"),
+                (DriftKind::Changed, None) => format!("{address} {path}: masked"),
+                (DriftKind::Changed, Some(Values { before, after })) => {
+                    format!("{address} {path}: {} -> {}", text(before), text(after))
+                }
             }
         })
         .collect()
@@ -64,9 +77,7 @@ fn a_refresh_only_plan_tells_what_drifted_and_no_secret() {
             "fake_server.web tags[\"owner\"]: - -> \"mallory\"",
         ]
     );
-    let kinds: Vec<_> = drift.resources.iter().map(|resource| resource.kind).collect();
-    assert_eq!(kinds, [DriftKind::Deleted, DriftKind::Changed]);
-    let all = format!("{drift:?}");
+    let all = format!("{:?} {:?}", drift.findings, drift.view);
     for secret in ["hunter2", "changed-outside", "modpw", "nested-secret"] {
         assert!(REFRESH_ONLY.contains(secret) && !all.contains(secret), "{secret}");
     }
@@ -75,7 +86,30 @@ fn a_refresh_only_plan_tells_what_drifted_and_no_secret() {
 #[test]
 fn what_the_configuration_would_do_next_is_no_drift() {
     let drift = read(NORMAL.as_bytes()).unwrap();
-    assert_eq!(drift, read(REFRESH_ONLY.as_bytes()).unwrap());
+    assert_eq!(told(&drift), told(&read(REFRESH_ONLY.as_bytes()).unwrap()));
+    assert_eq!(drift.tally, Tally::default());
+    let causes: Vec<_> = drift
+        .view
+        .rows
+        .iter()
+        .map(|row| format!("{} {} {}", row.address.as_str(), row.path, row.cause.as_str()))
+        .collect();
+    assert_eq!(
+        causes,
+        [
+            "fake_server.gone  missing",
+            "fake_server.n[0]  in_sync",
+            "fake_server.n[1]  in_sync",
+            "fake_server.web password drifted",
+            "fake_server.web size drifted",
+            "fake_server.web tags[\"env\"] drifted",
+            "fake_server.web tags[\"owner\"] drifted",
+            "module.db[\"a\"].fake_server.db  in_sync",
+            "module.db[\"a\"].terraform_data.dep  in_sync",
+            "module.db[\"b\"].fake_server.db  in_sync",
+            "module.db[\"b\"].terraform_data.dep  in_sync",
+        ]
+    );
     // The plan would replace a server; what drifted is its name.
     assert!(REPLACE.contains("replace_because_cannot_update"));
     let drift = read(REPLACE.as_bytes()).unwrap();
@@ -105,7 +139,13 @@ fn moved_resources_data_sources_and_replaced_objects_are_no_drift() {
         json!({"a": "", "b": 1.0}),
     );
     let drift = read_value(&plan(json!([moved, data, deposed, noise]))).unwrap();
-    assert_eq!(drift, Drift::default());
+    assert!(drift.findings.is_empty());
+    let tally = Tally {
+        normalised: 1,
+        moved: 1,
+        ..Tally::default()
+    };
+    assert_eq!(drift.tally, tally);
     // Moved and changed is changed.
     let mut both = entry("fake_server.new", json!(["update"]), json!({"a": 1}), json!({"a": 2}));
     both["previous_address"] = json!("fake_server.old");
@@ -125,6 +165,52 @@ fn a_plan_without_drift_has_none() {
         older.as_object_mut().unwrap().remove(key);
     }
     assert_eq!(read_value(&older).unwrap(), Drift::default());
+}
+
+#[test]
+fn failed_checks_are_counted_and_a_failed_plan_is_not_looked_at() {
+    let mut checked = plan(json!([]));
+    checked["checks"] = json!([
+        {"address": {}, "status": "fail", "instances": [{"status": "fail"}, {"status": "pass"}, {"status": "error"}]},
+        {"address": {}, "status": "fail", "instances": null},
+        {"address": {}, "status": "unknown"},
+        {"address": {}, "status": "pass", "instances": [{"status": "pass"}]},
+    ]);
+    assert_eq!(read_value(&checked).unwrap().tally.failed_checks, 3);
+    let mut failed: Value = serde_json::from_str(REFRESH_ONLY).unwrap();
+    failed["errored"] = json!(true);
+    let expected = Drift {
+        errored: true,
+        ..Drift::default()
+    };
+    assert_eq!(read_value(&failed).unwrap(), expected);
+}
+
+#[test]
+fn of_a_tag_that_is_told_twice_one_is_found() {
+    let tags = |value: &str| json!({"tags": {"a": value}, "tags_all": {"a": value, "default": "x"}});
+    let drift = read_value(&plan(json!([entry("a.b", json!(["update"]), tags("1"), tags("2"))]))).unwrap();
+    assert_eq!(told(&drift), ["a.b tags[\"a\"]: \"1\" -> \"2\""]);
+}
+
+#[test]
+fn the_same_value_at_the_same_place_has_the_same_fingerprint_under_every_key() {
+    let keys = ["11".repeat(32), "22".repeat(32)];
+    let printer = |current: usize, retired: &str| Printer {
+        ring: KeyRing::parse(&keys[current], retired).unwrap(),
+        org: OrgId(uuid::Uuid::nil()),
+        state: StateId(uuid::Uuid::nil()),
+    };
+    let prints = |printer: &Printer| -> Vec<Prints> {
+        let drift = super::read(REFRESH_ONLY.as_bytes(), printer).unwrap();
+        drift.findings.into_iter().map(|finding| finding.prints).collect()
+    };
+    let (before, after) = (prints(&printer(0, "")), prints(&printer(1, &keys[0])));
+    let all: std::collections::HashSet<_> = before.iter().flatten().collect();
+    assert_eq!(all.len(), before.len());
+    for (before, after) in before.iter().zip(&after) {
+        assert!(after.len() == 2 && after.contains(&before[0]) && after[0] != before[0]);
+    }
 }
 
 #[test]
@@ -187,7 +273,6 @@ fn what_is_no_whole_plan_is_refused_without_a_word_of_it() {
             json!({"format_version": "1.0", "values": {"x": secret}}).to_string(),
             whole,
         ),
-        (with("errored", json!(true)), "must be of a plan that did not fail"),
         (
             with("complete", json!(false)),
             "must be of a complete plan, without -target and deferred changes",
@@ -276,10 +361,7 @@ fn as_many_findings_as_may_be_are_read() {
         )
     };
     let drift = read_value(&plan((0..MOST_FINDINGS).map(gone).collect())).unwrap();
-    assert_eq!(
-        (drift.resources.len(), drift.findings.len()),
-        (MOST_FINDINGS, MOST_FINDINGS)
-    );
+    assert_eq!(drift.findings.len(), MOST_FINDINGS);
     assert!(read_value(&plan((0..=MOST_FINDINGS).map(gone).collect())).is_err());
 }
 
