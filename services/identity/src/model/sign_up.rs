@@ -125,7 +125,7 @@ mod tests {
         let sealed = account.seal(&ring, id).unwrap();
         assert_eq!(PendingAccount::open(&ring, id, &sealed).unwrap(), account);
         assert!(PendingAccount::open(&ring, SignUpId::new(), &sealed).is_err());
-        assert!(!sealed.windows(8).any(|part| part == b"ada@exam"));
+        assert!(!sealed.windows(3).any(|part| part == b"ada"));
         assert!(!format!("{account:?}").contains("scheme"));
     }
 }

@@ -134,7 +134,7 @@ impl World {
         let mut peers = self.peers.lock().unwrap();
         peers
             .entry(slice.to_owned())
-            .or_insert_with(|| self.service_key(slice).sign_service("test", slice))
+            .or_insert_with(|| wire::of_service(self.service_key(slice), slice))
             .clone()
     }
 
