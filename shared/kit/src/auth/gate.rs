@@ -36,8 +36,8 @@ const PERMISSIONS_KEPT: Duration = Duration::from_secs(30 * 60);
 /// How long an API key's token is used before identity is asked again, which notes that the key is in use: with what identity
 /// itself leaves out, `last_used_at` is a minute late at most.
 const REUSED: Duration = Duration::from_secs(30);
-/// How long an API key's token is used on while identity does not answer, before it is asked again.
-const PUT_UP_WITH: Duration = Duration::from_secs(5);
+/// How long identity has for that, before it is asked once more; longer than a call to it may take.
+const RENEWED_WITHIN: Duration = Duration::from_secs(10);
 /// How long an API key that identity refused is refused without asking.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// Most exchanges at once; keys that share a lane wait for each other.
@@ -98,7 +98,7 @@ impl Gate {
         jobs: Arc<dyn JobAuthority>,
         revocations: Arc<Revocations>,
         db: Db,
-    ) -> Self {
+    ) -> Arc<Self> {
         let peers = SLICES
             .iter()
             .filter_map(|(slice, _, _)| {
@@ -106,7 +106,7 @@ impl Gate {
                 Some((key.id().to_owned(), (*slice, key)))
             })
             .collect();
-        Gate {
+        Arc::new(Gate {
             environment: config.environment.clone(),
             keys: Keys::new(
                 authority.clone(),
@@ -124,7 +124,7 @@ impl Gate {
             jobs: Jobs::new(jobs, config.ring.clone()),
             ring: config.ring.clone(),
             db,
-        }
+        })
     }
 
     /// Admits a caller to an RPC.
@@ -194,7 +194,7 @@ impl Gate {
     /// `charge` runs before anybody is asked about a key or a job that is not known here, so that made-up keys are paid for
     /// by the address that sends them, and not by this service's good name.
     pub(crate) async fn authenticate(
-        &self,
+        self: &Arc<Self>,
         credential: Option<&str>,
         charge: impl AsyncFnOnce() -> Result<()>,
     ) -> Result<Caller> {
@@ -256,36 +256,52 @@ impl Gate {
         Ok(claims)
     }
 
-    /// An API key is exchanged for a token, whose claims are remembered under a keyed hash for a moment, and until they end
-    /// where identity does not answer.
+    /// An API key is exchanged for a token, whose claims are remembered under a keyed hash until they end. Identity is asked
+    /// again long before that; nobody waits for its answer, and while there is none, the claims are good.
     /// Each key is exchanged once at a time, and one that identity refused is not asked about again for a moment.
-    async fn exchange(&self, key: &str, charge: impl AsyncFnOnce() -> Result<()>) -> Result<AccessClaims> {
+    async fn exchange(self: &Arc<Self>, key: &str, charge: impl AsyncFnOnce() -> Result<()>) -> Result<AccessClaims> {
         let parsed = ApiKey::parse(key).map_err(|_| invalid("a malformed API key"))?;
         if parsed.env() != &*self.environment {
             return Err(invalid("an API key of another environment"));
         }
         let digest = self.ring.keyed_hash("board3 exchanged api key", key.as_bytes());
-        if let Some(answer) = self.exchanged(&digest) {
+        if let Some(answer) = self.exchanged(&digest, &parsed) {
             return answer;
         }
         let _one_at_a_time = self.exchanging[usize::from(digest[0]) % EXCHANGES].lock().await;
-        if let Some(answer) = self.exchanged(&digest) {
+        if let Some(answer) = self.exchanged(&digest, &parsed) {
             return answer;
         }
-        let good = self.still_good(&digest);
-        // What was genuine a moment ago is not made up.
-        if good.is_none() {
-            charge().await?;
-        }
-        let token = match self.authority.exchange_api_key(key).await {
-            Ok(token) => token,
-            // Identity does not answer: a token that has not ended is still good.
-            Err(error) if error.code() == tonic::Code::Unavailable => {
-                let Some((claims, id)) = good else { return Err(error) };
-                let until = Instant::now() + PUT_UP_WITH;
-                lock(&self.exchanged).put(digest, Exchanged::For(claims.clone(), id, until));
-                return Ok(claims);
+        charge().await?;
+        self.ask(digest, &parsed).await
+    }
+
+    /// What is remembered of a key's exchange; what is old is good for this call, and is renewed meanwhile.
+    fn exchanged(self: &Arc<Self>, digest: &[u8; 32], key: &ApiKey) -> Option<Result<AccessClaims>> {
+        match lock(&self.exchanged).get_mut(digest)? {
+            Exchanged::For(claims, key_id, until) if self.good(claims, key_id) => {
+                if *until <= Instant::now() {
+                    *until = Instant::now() + RENEWED_WITHIN;
+                    let (gate, digest, key) = (self.clone(), *digest, key.clone());
+                    tokio::spawn(async move {
+                        if let Err(error) = gate.ask(digest, &key).await {
+                            tracing::debug!(%error, "an API key's token was not renewed");
+                        }
+                    });
+                }
+                Some(Ok(claims.clone()))
             }
+            Exchanged::Refused(since) if since.elapsed() < REFUSED_FOR => {
+                Some(Err(invalid("an API key refused a moment ago")))
+            }
+            Exchanged::For(..) | Exchanged::Refused(_) => None,
+        }
+    }
+
+    /// Asks identity about a key, and remembers its word; where it has none, what was remembered stays.
+    async fn ask(&self, digest: [u8; 32], key: &ApiKey) -> Result<AccessClaims> {
+        let token = match self.authority.exchange_api_key(key.expose()).await {
+            Ok(token) => token,
             Err(error) => {
                 if error.reason() == Reason::CredentialInvalid {
                     lock(&self.exchanged).put(digest, Exchanged::Refused(Instant::now()));
@@ -298,27 +314,6 @@ impl Gate {
         let until = Instant::now() + REUSED;
         lock(&self.exchanged).put(digest, Exchanged::For(claims.clone(), id, until));
         Ok(claims)
-    }
-
-    /// What is remembered of a key's exchange, if nobody needs to be asked.
-    fn exchanged(&self, digest: &[u8; 32]) -> Option<Result<AccessClaims>> {
-        match lock(&self.exchanged).get(digest)? {
-            Exchanged::For(claims, key_id, until) if *until > Instant::now() && self.good(claims, key_id) => {
-                Some(Ok(claims.clone()))
-            }
-            Exchanged::Refused(since) if since.elapsed() < REFUSED_FOR => {
-                Some(Err(invalid("an API key refused a moment ago")))
-            }
-            Exchanged::For(..) | Exchanged::Refused(_) => None,
-        }
-    }
-
-    /// The token of a key's last exchange, if it has not ended.
-    fn still_good(&self, digest: &[u8; 32]) -> Option<(AccessClaims, String)> {
-        match lock(&self.exchanged).get(digest)? {
-            Exchanged::For(claims, key_id, _) if self.good(claims, key_id) => Some((claims.clone(), key_id.clone())),
-            Exchanged::For(..) | Exchanged::Refused(_) => None,
-        }
     }
 
     fn good(&self, claims: &AccessClaims, key_id: &str) -> bool {

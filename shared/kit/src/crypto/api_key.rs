@@ -15,6 +15,7 @@ const SECRET: usize = 43;
 const CHECKSUM: usize = 6;
 
 /// A whole API key, secret included; shown once when it is made, and printed without its secret.
+#[derive(Clone)]
 pub struct ApiKey {
     text: SecretString,
     env: String,

@@ -55,7 +55,7 @@ tokio::task_local! {
 
 /// What the stack needs; one per server.
 pub(crate) struct Stack {
-    pub(crate) gate: Gate,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) limiter: Limiter,
     pub(crate) rate_scale: u32,
     pub(crate) metrics: Arc<Metrics>,

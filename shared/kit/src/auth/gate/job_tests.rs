@@ -41,7 +41,7 @@ impl JobAuthority for Desk {
 }
 
 struct World {
-    gate: Gate,
+    gate: Arc<Gate>,
     desk: Arc<Desk>,
     job: Job,
     charged: AtomicU32,

@@ -25,7 +25,7 @@ use crate::{
 
 /// A gate that believes one key and asks nobody.
 pub struct Verifier {
-    gate: Gate,
+    gate: Arc<Gate>,
     key: PublicKey,
 }
 

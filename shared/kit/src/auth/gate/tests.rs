@@ -50,7 +50,7 @@ impl Authority for Asked {
 }
 
 struct Desk {
-    gate: Gate,
+    gate: Arc<Gate>,
     asked: Arc<Asked>,
     claims: AccessClaims,
 }
