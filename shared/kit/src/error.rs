@@ -420,7 +420,7 @@ mod tests {
             assert_eq!(told.replace('_', "").to_lowercase(), ours.to_lowercase(), "{name}");
             seen += 1;
         }
-        assert_eq!(seen, 44);
+        assert_eq!(seen, 46);
     }
 
     #[test]
