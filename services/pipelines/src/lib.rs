@@ -14,6 +14,7 @@ use kit::{
     service::{Build, Kit, Parts, Service},
 };
 
+mod check;
 mod doorbell;
 pub mod model;
 mod reaper;
@@ -60,12 +61,14 @@ fn configure(env: &mut Env) -> Option<Build> {
                 bell: bell.clone(),
             };
             let drift = worker::Drift { kit: kit.clone() };
+            let checks = check::Checks::new(kit.clone());
             Ok(Parts::new()
                 .serve(PipelineServiceServer::new(pipelines).max_decoding_message_size(MOST_REQUEST_BYTES))
                 .serve(RunnerServiceServer::new(runners).max_decoding_message_size(MOST_REQUEST_BYTES))
                 .serve(JobServiceServer::new(jobs).max_decoding_message_size(64 << 10))
                 .consume(worker::Designs)
                 .consume(drift)
+                .consume(checks)
                 .work(reaper::run(kit, bell)))
         })
     }))

@@ -1,4 +1,4 @@
-//! Calls to pipelines and designs: each with a deadline, a request id and its execution's trace.
+//! Calls to pipelines, designs and terraform_state: each with a deadline, a request id and its execution's trace.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,6 +9,7 @@ use api::{
         RegisterRequest, RegisterResponse, RenewRequest, RenewResponse, StartRequest, StartResponse,
         runner_service_client::RunnerServiceClient,
     },
+    terraform_state::v1::{DetectDriftRequest, DetectDriftResponse, drift_service_client::DriftServiceClient},
 };
 use tokio::time::timeout;
 use tonic::{
@@ -160,11 +161,12 @@ impl Backoff {
     }
 }
 
-/// The two services that the runner calls. Cheap to clone.
+/// The services that the runner calls. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Client {
     pipelines: RunnerServiceClient<Channel>,
     designs: DesignServiceClient<Channel>,
+    drifts: DriftServiceClient<Channel>,
     key: Credential,
 }
 
@@ -197,6 +199,7 @@ impl Client {
         Some(Client {
             pipelines: RunnerServiceClient::new(channel(&config.pipelines)),
             designs: DesignServiceClient::new(channel(&config.designs)),
+            drifts: DriftServiceClient::new(channel(&config.terraform_state)),
             key: Credential::new(&config.api_key)?,
         })
     }
@@ -239,6 +242,20 @@ impl Client {
         let answered = timeout(deadline, designs.export_terraform(request))
             .await
             .map_err(late)?;
+        Ok(answered?.into_inner())
+    }
+
+    /// Has a plan checked for drift, under a job's credential.
+    pub(crate) async fn detect_drift(
+        &self,
+        trace: Trace,
+        credential: &Credential,
+        parts: Vec<DetectDriftRequest>,
+    ) -> Result<DetectDriftResponse, Refusal> {
+        let deadline = Duration::from_secs(60);
+        let request = request(tokio_stream::iter(parts), credential, trace, deadline);
+        let mut drifts = self.drifts.clone();
+        let answered = timeout(deadline, drifts.detect_drift(request)).await.map_err(late)?;
         Ok(answered?.into_inner())
     }
 }

@@ -21,6 +21,8 @@ pub struct Config {
     pub(crate) pipelines: Endpoint,
     /// Where designs serves gRPC.
     pub(crate) designs: Endpoint,
+    /// Where terraform_state serves gRPC.
+    pub(crate) terraform_state: Endpoint,
     /// Where Terraform finds its states, instead of where the exported configuration says.
     pub(crate) terraform_http: Option<String>,
     /// The organization's API key.
@@ -71,6 +73,7 @@ impl Config {
     pub fn read(mut env: Env) -> Result<Config, Problems> {
         let pipelines = address(&mut env, "pipelines");
         let designs = address(&mut env, "designs");
+        let terraform_state = address(&mut env, "terraform_state");
         let terraform_http = env.optional("BOARD3_TERRAFORM_HTTP");
         if terraform_http.as_deref().is_some_and(|address| !is_http(address)) {
             env.problem("BOARD3_TERRAFORM_HTTP must be an address like https://board3.example.org");
@@ -104,26 +107,31 @@ impl Config {
             .map_err(|error| env.problem(format!("the program cannot find itself ({error})")))
             .ok();
         let problems = env.take_problems();
-        match (pipelines, designs, api_key, slots, http, work, program) {
-            (Some(pipelines), Some(designs), Some(api_key), Some(slots), Some(http), Some(work), Some(program))
-                if problems.is_empty() =>
-            {
-                Ok(Config {
-                    pipelines,
-                    designs,
-                    terraform_http,
-                    api_key,
-                    name,
-                    work,
-                    slots,
-                    terraform,
-                    path,
-                    cli_config,
-                    http,
-                    log,
-                    program: program.into_os_string(),
-                })
-            }
+        let services = pipelines.zip(designs).zip(terraform_state);
+        match (services, api_key, slots, http, work, program) {
+            (
+                Some(((pipelines, designs), terraform_state)),
+                Some(api_key),
+                Some(slots),
+                Some(http),
+                Some(work),
+                Some(program),
+            ) if problems.is_empty() => Ok(Config {
+                pipelines,
+                designs,
+                terraform_state,
+                terraform_http,
+                api_key,
+                name,
+                work,
+                slots,
+                terraform,
+                path,
+                cli_config,
+                http,
+                log,
+                program: program.into_os_string(),
+            }),
             _ => Err(Problems(problems)),
         }
     }

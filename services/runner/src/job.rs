@@ -1,6 +1,6 @@
 //! A lease from its hand-out to its report: the export, Terraform's commands, and what became of them.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{fs::File, io, path::Path, sync::Arc, time::Duration};
 
 use api::pipelines::v1::{CompleteRequest, Lease, RenewRequest, StageKind, StageOutcome, StartRequest, StartResponse};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -12,72 +12,25 @@ use crate::{
     client::{Backoff, Trace},
     diagnosis::plain,
     directory::{Directory, Known},
-    export,
+    drift, export,
     lease::{Keeper, Standing, length},
     log::Log,
     mask::Secrets,
+    outcome::{GRACE, Outcome, Stop},
     report,
     runner::Runner,
-    supervise::FENCED,
     terraform::{self, End, Terraform, USER},
 };
 
-/// Between the interrupt and SIGKILL where the lease is still ours.
-const GRACE: Duration = Duration::from_secs(60);
 /// How often Terraform's output is looked at.
 const TICK: Duration = Duration::from_millis(200);
 /// How long it may take to say that work begins.
 const START: Duration = Duration::from_secs(60);
 const PLAN: &str = Directory::PLAN;
 const APPLY: &str = "terraform apply";
+/// Says in clear what a plan holds: what it writes is no part of the log.
+const SHOW: &str = "terraform show";
 const MOST_PLAN: usize = 3 * 1024 * 1024;
-
-/// What became of a stage.
-enum Outcome {
-    Succeeded(Vec<u8>),
-    Failed(&'static str, String),
-    Cancelled,
-    /// Nobody here can say, or another attempt may do it: the lease is left to run out.
-    Unknown(String),
-}
-
-/// Why work ends early; the later ones outweigh the earlier.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-enum Stop {
-    Leaving,
-    Cancelled,
-    Fenced,
-    Lost,
-}
-
-impl Stop {
-    fn grace(self) -> Duration {
-        match self {
-            Stop::Cancelled | Stop::Leaving => GRACE,
-            Stop::Fenced | Stop::Lost => FENCED,
-        }
-    }
-
-    fn told(self) -> &'static str {
-        match self {
-            Stop::Cancelled => "the execution is cancelled",
-            Stop::Leaving => "the runner is stopped",
-            Stop::Fenced => "the lease ran out before it could be renewed",
-            Stop::Lost => "the lease is lost",
-        }
-    }
-
-    fn outcome(self, kind: StageKind) -> Outcome {
-        match (self, kind) {
-            (Stop::Cancelled, _) => Outcome::Cancelled,
-            (Stop::Leaving | Stop::Fenced, StageKind::Apply) => {
-                Outcome::Failed("RUNNER_FAILED", self.told().to_owned())
-            }
-            // What changes nothing is attempted again once the lease has run out.
-            (Stop::Leaving | Stop::Fenced | Stop::Lost, _) => Outcome::Unknown(self.told().to_owned()),
-        }
-    }
-}
 
 /// Works on a lease that was asked for at `sent`, until it is reported or cannot be.
 pub(crate) async fn work(runner: &Runner, lease: Lease, sent: Instant) {
@@ -211,6 +164,22 @@ impl Job<'_> {
                 self.terraform(&["apply", with_lock[0], with_lock[1], PLAN]).await?;
                 Ok(Outcome::Succeeded(Vec::new()))
             }
+            StageKind::Drift => {
+                self.terraform(&init).await?;
+                let out = format!("-out={PLAN}");
+                self.terraform(&["plan", "-refresh-only", "-input=false", "-lock=false", &out])
+                    .await?;
+                let mut shown = self.terraform(&["show", "-json", PLAN]).await?;
+                let plan = drift::plan(&mut shown).map_err(ours)?;
+                self.step("report drift");
+                let found = tokio::select! {
+                    found = drift::report(&self.runner.client, self.trace, self.lease, &plan) => found,
+                    stop = self.stopping() => return Err(stop.outcome(self.lease.kind())),
+                };
+                let found = found.map_err(|why| Outcome::Failed("RUNNER_FAILED", why))?;
+                self.say(&format!("[board3-runner: {}]", drift::told(&found)));
+                Ok(Outcome::Succeeded(Vec::new()))
+            }
             StageKind::Unspecified => Err(Outcome::Failed(
                 "RUNNER_FAILED",
                 "this runner does not know the stage's kind".to_owned(),
@@ -256,8 +225,8 @@ impl Job<'_> {
         }
     }
 
-    /// Runs one of Terraform's commands to its end.
-    async fn terraform(&mut self, arguments: &[impl AsRef<str>]) -> Result<(), Outcome> {
+    /// Runs one of Terraform's commands to its end; what it wrote is left to be read where it is not in the log.
+    async fn terraform(&mut self, arguments: &[impl AsRef<str>]) -> Result<File, Outcome> {
         if let Some(stop) = self.stop() {
             return Err(stop.outcome(self.lease.kind()));
         }
@@ -272,18 +241,20 @@ impl Job<'_> {
         self.say(&format!("$ terraform {}", arguments.join(" ")));
         arguments.insert(1, "-no-color".to_owned());
         let (output, mut written) = self.directory.output().map_err(ours)?;
+        let quiet = command == SHOW;
         let credential = &self.lease.job_credential;
         let (dir, left) = (self.directory.work(), self.keeper.standing().left());
         let started = Terraform::start(config, &program, &arguments, &dir, output, credential, left);
         let _ = self.log.diagnosis();
 
-        let (end, stopped) = self.attend(started.map_err(ours)?, &mut written).await;
-        self.copy(&mut written);
+        let mut copied = (!quiet).then_some(&mut written);
+        let (end, stopped) = self.attend(started.map_err(ours)?, &mut copied).await;
+        self.copy(&mut copied);
         self.logged(self.log.settle());
         self.directory.remove_output();
         let told = self.log.diagnosis();
         match (end, stopped) {
-            (End::Exited(0), _) => Ok(()),
+            (End::Exited(0), _) => Ok(written),
             (End::Missing(why), _) => Err(Outcome::Failed("TOOL_MISSING", why)),
             (End::Broken(why), _) => Err(Outcome::Failed("RUNNER_FAILED", why)),
             (End::Unknown, _) if self.applies(&command) => {
@@ -313,7 +284,7 @@ impl Job<'_> {
     }
 
     /// Stands by a Terraform that runs: copies what it writes, passes the lease on, interrupts it where it must end.
-    async fn attend(&self, mut terraform: Terraform, written: &mut std::fs::File) -> (End, Option<Stop>) {
+    async fn attend(&self, mut terraform: Terraform, written: &mut Option<&mut File>) -> (End, Option<Stop>) {
         let mut changes = self.keeper.watch();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -409,8 +380,10 @@ impl Job<'_> {
         self.logged(self.log.line(text));
     }
 
-    fn copy(&self, written: &mut std::fs::File) {
-        self.logged(self.log.copy(written));
+    fn copy(&self, written: &mut Option<&mut File>) {
+        if let Some(written) = written {
+            self.logged(self.log.copy(written));
+        }
     }
 
     /// A log that cannot be kept on a full disk does not end what Terraform has begun.

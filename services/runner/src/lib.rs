@@ -1,4 +1,4 @@
-//! The agent that runs pipeline stages: a client of pipelines and designs, and the owner of a Terraform process.
+//! The agent that runs pipeline stages: a client of pipelines, designs and terraform_state, and the owner of a Terraform process.
 //!
 //! It leases a stage, works in a private directory with the lease's job credential, and reports what Terraform said.
 //! It promises never to work on where it may no longer: a lease that is not renewed in time interrupts Terraform, once,
@@ -9,12 +9,14 @@ mod client;
 mod config;
 mod diagnosis;
 mod directory;
+mod drift;
 mod export;
 mod health;
 mod job;
 mod lease;
 mod log;
 mod mask;
+mod outcome;
 mod report;
 mod runner;
 mod supervise;

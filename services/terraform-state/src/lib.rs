@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use api::terraform_state::v1::{
-    drift_service_server::DriftServiceServer, key_service_server::KeyServiceServer,
-    lock_service_server::LockServiceServer, state_service_server::StateServiceServer,
+    drift_schedule_service_server::DriftScheduleServiceServer, drift_service_server::DriftServiceServer,
+    key_service_server::KeyServiceServer, lock_service_server::LockServiceServer,
+    state_service_server::StateServiceServer,
 };
 use diesel_migrations::embed_migrations;
 use kit::{
@@ -28,6 +29,7 @@ pub mod model;
 pub mod offline;
 mod rotate;
 mod rpc;
+mod schedule;
 mod schema;
 mod store;
 mod wire;
@@ -48,6 +50,8 @@ static SLICE: Slice = Slice {
 const MOST_REQUEST_BYTES: usize = 4 << 20;
 /// The most bytes of a request about a lock.
 const MOST_LOCK_REQUEST_BYTES: usize = 64 << 10;
+/// How many checks for drift of an organization go on at once unless told otherwise.
+const MOST_DRIFT_RUNS: u32 = 10;
 /// The largest state unless told otherwise.
 const MOST_STATE_BYTES: u64 = 256 << 20;
 
@@ -65,7 +69,8 @@ fn configure(env: &mut Env) -> Option<Build> {
     let limit = env.number("BOARD3_STATE_LIMIT_BYTES", MOST_STATE_BYTES, 1..=(1 << 31));
     let quota = env.number("BOARD3_STATE_QUOTA_BYTES", 0, 0..=(1 << 50));
     let compact_after = env.number("BOARD3_STATE_COMPACT_AFTER_SECONDS", 30, 0..=86_400);
-    let (ring, limit) = (ring?, limit?);
+    let drift_runs = env.number("BOARD3_DRIFT_RUNS", MOST_DRIFT_RUNS, 1..=10_000);
+    let (ring, limit, drift_runs) = (ring?, limit?, drift_runs?);
     let listener = listener?.over(tls?);
     // 0 is no quota.
     let (quota, compact_after) = (
@@ -94,16 +99,22 @@ fn configure(env: &mut Env) -> Option<Build> {
                 backend: backend.clone(),
             };
             let drifts = rpc::drift::Drifts::new(backend.kit.clone(), backend.ring.clone(), memory);
+            let schedules = rpc::schedule::Schedules {
+                kit: backend.kit.clone(),
+            };
             Ok(Parts::new()
                 .serve(StateServiceServer::new(states).max_decoding_message_size(MOST_REQUEST_BYTES))
                 .serve(LockServiceServer::new(locks).max_decoding_message_size(MOST_LOCK_REQUEST_BYTES))
                 .serve(DriftServiceServer::new(drifts).max_decoding_message_size(MOST_REQUEST_BYTES))
+                .serve(DriftScheduleServiceServer::new(schedules).max_decoding_message_size(MOST_LOCK_REQUEST_BYTES))
                 .serve(KeyServiceServer::new(keys).max_decoding_message_size(MOST_LOCK_REQUEST_BYTES))
                 .consume(worker::Designs)
                 .consume(worker::Jobs)
                 .consume(worker::Executions)
+                .consume(worker::DriftRuns)
                 .work(compact::run(backend.clone()))
                 .work(rotate::run(backend.clone()))
+                .work(schedule::run(backend.kit.clone(), drift_runs.into()))
                 .door(listener, door::TerraformHttp { backend }))
         })
     }))

@@ -33,6 +33,10 @@ pub mod sql_types {
     #[derive(Clone, QueryId, SqlType)]
     #[diesel(postgres_type(name = "drift_cause", schema = "terraform_state"))]
     pub struct DriftCauseEnum;
+
+    #[derive(Clone, QueryId, SqlType)]
+    #[diesel(postgres_type(name = "drift_run_outcome", schema = "terraform_state"))]
+    pub struct DriftRunOutcomeEnum;
 }
 
 diesel::table! {
@@ -346,3 +350,50 @@ diesel::table! {
 }
 
 diesel::allow_tables_to_appear_in_same_query!(drift_logs, drift_sightings, drift_changes);
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::*;
+
+    drift_schedules (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        state_id -> Uuid,
+        pipeline_id -> Uuid,
+        cron -> Text,
+        time_zone -> Text,
+        window_seconds -> Int4,
+        jitter_seconds -> Int4,
+        paused -> Bool,
+        due_at -> Nullable<Timestamptz>,
+        run_at -> Nullable<Timestamptz>,
+        run_before -> Nullable<Timestamptz>,
+        last_run_id -> Nullable<Uuid>,
+        author_kind -> PrincipalEnum,
+        author_id -> Uuid,
+        revision -> Int8,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::*;
+
+    drift_runs (org_id, id) {
+        org_id -> Uuid,
+        id -> Uuid,
+        schedule_id -> Uuid,
+        state_id -> Uuid,
+        due_at -> Timestamptz,
+        run_before -> Timestamptz,
+        outcome -> DriftRunOutcomeEnum,
+        reason -> Text,
+        execution_id -> Nullable<Uuid>,
+        changed_at -> Timestamptz,
+        finished_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(drift_schedules, drift_runs);

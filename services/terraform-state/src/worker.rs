@@ -1,4 +1,5 @@
-//! What follows from other services' events: which designs there are, which jobs have ended, and of which states executions run.
+//! What follows from other services' events: which designs there are, which jobs have ended, of which states executions
+//! run, and what became of the checks for drift that schedules have asked for.
 
 use api::events::v1::{PositionedEvent, event::Payload};
 use async_trait::async_trait;
@@ -6,8 +7,12 @@ use kit::{Error, Result, db::Tx, events::consumer::Consumer};
 
 use crate::{
     backend::lock::orphan,
-    model::{DesignId, PrincipalId, state::StateName},
-    store,
+    model::{
+        DesignId, PrincipalId,
+        schedule::{RunId, RunOutcome},
+        state::StateName,
+    },
+    store, wire,
 };
 
 /// Keeps `designs` as designs tells it.
@@ -83,5 +88,42 @@ impl Consumer for Executions {
         // Of one whose outcome is unknown somebody is yet to find out.
         let live = !matches!(changed.status.as_str(), "succeeded" | "failed" | "cancelled");
         store::execution::upsert(tx, execution, &state, live, changed.revision).await
+    }
+}
+
+/// Notes what became of the runs that schedules have asked for.
+pub(crate) struct DriftRuns;
+
+#[async_trait]
+impl Consumer for DriftRuns {
+    fn name(&self) -> &'static str {
+        "terraform_state.drift_runs"
+    }
+
+    fn sources(&self) -> &'static [&'static str] {
+        &["pipelines"]
+    }
+
+    async fn apply(&self, tx: &mut Tx, event: &PositionedEvent) -> Result<()> {
+        match event.event.as_ref().and_then(|event| event.payload.as_ref()) {
+            Some(Payload::DriftCheckAnswered(answer)) => {
+                let run: RunId = answer.drift_run_id.parse().map_err(Error::internal)?;
+                let execution = Some(answer.execution_id.as_str()).filter(|id| !id.is_empty());
+                let execution = execution.map(str::parse).transpose().map_err(Error::internal)?;
+                let (outcome, reason) = wire::schedule::answered(&answer.refusal);
+                store::schedule::update_answered(tx, run, outcome, reason, execution).await
+            }
+            Some(Payload::ExecutionChanged(changed)) => {
+                let outcome = match changed.status.as_str() {
+                    "succeeded" => RunOutcome::Succeeded,
+                    "cancelled" => RunOutcome::Cancelled,
+                    "failed" | "outcome_unknown" => RunOutcome::Failed,
+                    _ => return Ok(()),
+                };
+                let execution = changed.execution_id.parse().map_err(Error::internal)?;
+                store::schedule::update_ended(tx, execution, outcome).await
+            }
+            _ => Ok(()),
+        }
     }
 }

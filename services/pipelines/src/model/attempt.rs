@@ -162,7 +162,7 @@ pub fn end(kind: StageKind, status: AttemptStatus, tries: Tries, cancelling: boo
 /// Whether a stage of this kind changes something.
 pub const fn changes(kind: StageKind) -> bool {
     match kind {
-        StageKind::Validate | StageKind::Plan => false,
+        StageKind::Validate | StageKind::Plan | StageKind::Drift => false,
         StageKind::Apply => true,
     }
 }

@@ -101,6 +101,13 @@ pub enum Origin {
         /// How many events stand between it and a caller.
         depth: i32,
     },
+    /// The event by which a schedule asks for a check for drift, with its own place in the chain.
+    Schedule {
+        /// The event.
+        event: EventId,
+        /// How many events stand between it and a caller.
+        depth: i32,
+    },
 }
 
 /// An execution with its stages.

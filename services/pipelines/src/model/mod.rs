@@ -223,6 +223,8 @@ stored_enum! {
         Plan = "plan",
         /// `terraform apply` of the plan that it needs.
         Apply = "apply",
+        /// `terraform plan -refresh-only`, for DetectDrift.
+        Drift = "drift",
     }
 }
 
@@ -233,6 +235,8 @@ stored_enum! {
         Manual = "manual",
         /// Drift that was found.
         Drift = "drift",
+        /// A schedule of checks for drift.
+        Schedule = "schedule",
     }
 }
 

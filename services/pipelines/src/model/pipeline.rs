@@ -78,6 +78,15 @@ impl Definition {
         ])
     }
 
+    /// One check for drift.
+    pub fn drift_check() -> Self {
+        Definition(vec![StageDefinition {
+            name: StageName(StageKind::Drift.as_str().to_owned()),
+            kind: StageKind::Drift,
+            needs: Vec::new(),
+        }])
+    }
+
     /// The stages.
     pub fn stages(&self) -> &[StageDefinition] {
         &self.0

@@ -274,7 +274,7 @@ impl Runners {
     /// The plan file that a stage is to do, empty where it does none.
     async fn plan(&self, tx: &mut Tx, stage: &Stage) -> Result<SecretSlice<u8>> {
         match stage.kind {
-            StageKind::Validate | StageKind::Plan => Ok(SecretSlice::default()),
+            StageKind::Validate | StageKind::Plan | StageKind::Drift => Ok(SecretSlice::default()),
             StageKind::Apply => store::lease::find_plan(tx, &self.ring, stage).await,
         }
     }

@@ -11,9 +11,9 @@ use api::events::v1::{Event, ExecutionChanged, event::Payload};
 
 use crate::{
     model::{
-        ExecutionId, ExecutionStatus, PipelineId, PipelineName, Trigger,
+        ExecutionId, ExecutionStatus, PipelineId, PipelineName, StateName, Trigger,
         execution::{self, Execution, ExecutionFilter, ExecutionRow, Origin, Shown},
-        pipeline::Pipeline,
+        pipeline::{Definition, Pipeline},
     },
     schema::{clock_timestamp, pipeline_executions, pipelines},
     store,
@@ -32,6 +32,7 @@ pub(crate) async fn insert(
     let (trigger, author, cause, chain_depth) = match origin {
         Origin::Caller(author) => (Trigger::Manual, Some(author), None, 0),
         Origin::Drift { event, depth } => (Trigger::Drift, None, Some(event), depth),
+        Origin::Schedule { event, depth } => (Trigger::Schedule, None, Some(event), depth),
     };
     let row = ExecutionRow {
         org_id: tx.org(),
@@ -55,7 +56,13 @@ pub(crate) async fn insert(
         .await
         .optional()?;
     let Some(execution) = inserted else { return Ok(None) };
-    store::stage::insert(tx, execution.id, &pipeline.stages).await?;
+    let check = Definition::drift_check();
+    let stages = if trigger == Trigger::Schedule {
+        &check
+    } else {
+        &pipeline.stages
+    };
+    store::stage::insert(tx, execution.id, stages).await?;
     tell(tx, &execution, &pipeline.name);
     Ok(Some(execution))
 }
@@ -68,6 +75,15 @@ pub(crate) async fn find(tx: &mut Tx, id: ExecutionId) -> Result<Option<Executio
         .first(tx)
         .await
         .optional()?)
+}
+
+/// Whether an execution of a state has not come to its end.
+pub(crate) async fn is_live(tx: &mut Tx, state: &StateName) -> Result<bool> {
+    let live = pipeline_executions::table
+        .filter(pipeline_executions::org_id.eq(tx.org()))
+        .filter(pipeline_executions::state_name.eq(state))
+        .filter(pipeline_executions::finished_at.is_null());
+    Ok(diesel::select(diesel::dsl::exists(live)).get_result(tx).await?)
 }
 
 /// An execution, held until the transaction ends: whoever changes its stages or their attempts holds it first.

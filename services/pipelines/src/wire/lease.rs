@@ -245,10 +245,18 @@ pub(crate) fn permissions(kind: StageKind) -> Vec<String> {
         "terraform_state.lock.write",
         "terraform_state.state.write",
     ];
+    // Takes no lock, and needs none.
+    const DRIFT: &[&str] = &[
+        "designs.design.export",
+        "terraform_state.state.read",
+        "terraform_state.state.download",
+        "terraform_state.drift.write",
+    ];
     let permissions = match kind {
         StageKind::Validate => VALIDATE,
         StageKind::Plan => PLAN,
         StageKind::Apply => APPLY,
+        StageKind::Drift => DRIFT,
     };
     permissions.iter().map(|&permission| permission.to_owned()).collect()
 }
@@ -259,6 +267,7 @@ pub(crate) fn kind(kind: StageKind) -> v1::StageKind {
         StageKind::Validate => v1::StageKind::Validate,
         StageKind::Plan => v1::StageKind::Plan,
         StageKind::Apply => v1::StageKind::Apply,
+        StageKind::Drift => v1::StageKind::Drift,
     }
 }
 

@@ -39,6 +39,7 @@ fn draft(at: usize, stage: v1::StageDefinition, violations: &mut Violations) -> 
         Ok(v1::StageKind::Validate) => Some(StageKind::Validate),
         Ok(v1::StageKind::Plan) => Some(StageKind::Plan),
         Ok(v1::StageKind::Apply) => Some(StageKind::Apply),
+        Ok(v1::StageKind::Drift) => Some(StageKind::Drift),
         Ok(v1::StageKind::Unspecified) => {
             violations.add(field, "is required");
             None
@@ -62,6 +63,9 @@ fn on_drift(triggers: &[i32], violations: &mut Violations) -> bool {
         match v1::Trigger::try_from(trigger) {
             Ok(v1::Trigger::Manual) => {}
             Ok(v1::Trigger::Drift) => on_drift = true,
+            Ok(v1::Trigger::Schedule) => {
+                violations.add(format!("triggers[{at}]"), "must be one that a pipeline is made with");
+            }
             Ok(v1::Trigger::Unspecified) | Err(_) => violations.add(format!("triggers[{at}]"), UNKNOWN_ENUM),
         }
     }
@@ -103,6 +107,7 @@ impl From<Trigger> for v1::Trigger {
         match trigger {
             Trigger::Manual => v1::Trigger::Manual,
             Trigger::Drift => v1::Trigger::Drift,
+            Trigger::Schedule => v1::Trigger::Schedule,
         }
     }
 }

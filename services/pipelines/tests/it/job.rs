@@ -33,7 +33,7 @@ fn may(kind: StageKind) -> Vec<&'static str> {
         StageKind::Validate => all[..1].to_vec(),
         StageKind::Plan => all[..4].to_vec(),
         StageKind::Apply => all.to_vec(),
-        StageKind::Unspecified => Vec::new(),
+        StageKind::Drift | StageKind::Unspecified => Vec::new(),
     }
 }
 

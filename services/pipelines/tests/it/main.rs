@@ -1,6 +1,7 @@
 //! The pipelines service at its socket, on a PostgreSQL and a Redis of its own.
 #![allow(clippy::unwrap_used)]
 
+mod check;
 mod drift;
 mod execution;
 mod index;

@@ -10,6 +10,7 @@ pub mod lock;
 pub(crate) mod masking;
 pub mod resource;
 pub mod retention;
+pub mod schedule;
 pub mod state;
 pub mod version;
 

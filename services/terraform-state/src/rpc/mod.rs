@@ -3,6 +3,7 @@
 pub(crate) mod drift;
 pub(crate) mod key;
 pub(crate) mod lock;
+pub(crate) mod schedule;
 pub(crate) mod state;
 
 use kit::{

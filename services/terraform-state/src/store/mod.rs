@@ -10,6 +10,7 @@ pub(crate) mod key;
 pub(crate) mod limit;
 pub(crate) mod lock;
 pub(crate) mod resource;
+pub(crate) mod schedule;
 pub(crate) mod state;
 pub(crate) mod version;
 

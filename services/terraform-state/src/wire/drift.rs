@@ -22,7 +22,7 @@ use crate::model::{
         Address, Change, CheckId, DriftFilter, DriftKind, DriftLog, DriftLogId, DriftStatus, Drifted, Severity,
         life::Seen,
     },
-    state::State,
+    state::{State, StateName},
 };
 
 /// The most resources of one event.
@@ -30,10 +30,19 @@ const MOST_TOLD: usize = 100;
 /// The most bytes that they have together; an event has 64 KiB.
 const MOST_TOLD_BYTES: usize = 48 << 10;
 
+/// A state by its id or its name.
+#[derive(Debug)]
+pub(crate) enum Named {
+    /// By its id.
+    Id(StateId),
+    /// By its name.
+    Name(StateName),
+}
+
 /// What the first message of a check says beside the plan.
 #[derive(Debug)]
 pub(crate) struct Detect {
-    pub(crate) state: StateId,
+    pub(crate) state: Named,
     pub(crate) request_id: String,
 }
 
@@ -42,7 +51,15 @@ impl TryFrom<v1::DetectDriftRequest> for Detect {
 
     fn try_from(request: v1::DetectDriftRequest) -> Result<Self> {
         let mut violations = Violations::new();
-        let state = ids::required("state_id", &request.state_id, &mut violations);
+        let state = if request.state_name.is_empty() {
+            ids::required("state_id", &request.state_id, &mut violations).map(Named::Id)
+        } else {
+            let name = StateName::parse(&request.state_name);
+            let alone = request.state_id.is_empty();
+            violations.check(alone, "state_name", "must not be given beside state_id");
+            violations.check(!alone || name.is_some(), "state_name", StateName::RULE);
+            name.map(Named::Name)
+        };
         // A stream's request id is looked at only when all of it is here.
         let _: Option<Uuid> = ids::optional("request_id", &request.request_id, &mut violations);
         Ok(Detect {

@@ -7,6 +7,7 @@ pub(crate) mod heading;
 pub(crate) mod key;
 pub(crate) mod list;
 pub(crate) mod lock;
+pub(crate) mod schedule;
 pub(crate) mod state;
 pub(crate) mod top;
 mod value;

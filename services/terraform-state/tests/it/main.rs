@@ -20,6 +20,7 @@ mod lock;
 mod orphan;
 mod race;
 mod rpc;
+mod schedule;
 mod sealed;
 mod start;
 mod states;

@@ -162,6 +162,8 @@ impl Revocations {
                 | Payload::StateWritten(_)
                 | Payload::DriftChecked(_)
                 | Payload::DriftFound(_)
+                | Payload::DriftCheckRequested(_)
+                | Payload::DriftCheckAnswered(_)
                 | Payload::ExecutionChanged(_)
                 | Payload::JobEnded(_),
             )

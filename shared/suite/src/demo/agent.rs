@@ -85,8 +85,8 @@ impl Agent {
                 checkout.apply().await?;
                 ("Apply complete! Played.\n", Vec::new())
             }
-            // Touches no state, and its job may not.
-            StageKind::Validate | StageKind::Unspecified => {
+            // Changes no state, and its job may not.
+            StageKind::Validate | StageKind::Drift | StageKind::Unspecified => {
                 checkout.put(&configuration)?;
                 ("Success! Played.\n", Vec::new())
             }

@@ -10,6 +10,10 @@ use api::{
         CancelExecutionRequest, CreatePipelineRequest, Execution, ExecutionStatus, GetExecutionRequest,
         ReadStageLogsRequest, RunPipelineRequest, Stage, StageStatus, pipeline_service_client::PipelineServiceClient,
     },
+    terraform_state::v1::{
+        CreateDriftScheduleRequest, DriftRunOutcome, DriftSchedule, GetDriftScheduleRequest, ListStatesRequest,
+        drift_schedule_service_client::DriftScheduleServiceClient, state_service_client::StateServiceClient,
+    },
 };
 use suite::{demo::Terraform, processes::RUNNER};
 use testkit::{Caller, guard::Guard};
@@ -312,5 +316,58 @@ async fn without_a_terraform_a_stage_ends_tool_missing() {
     );
     assert_eq!(stage(&failed, "apply").status(), StageStatus::Skipped);
     yard.notified(NotificationKind::ExecutionFailed).await;
+    runner.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_has_the_state_checked_for_drift_and_its_lock_left_alone() {
+    let Some(yard) = Yard::open().await else { return };
+    let runner = yard.runner("checker", None);
+    let applied = yard.run().await;
+    yard.ended(&applied, ExecutionStatus::Succeeded).await;
+    let states = yard.house.terraform_state().with(&yard.owner.access);
+    let list = ListStatesRequest {
+        name_prefix: "yard/".to_owned(),
+        ..Default::default()
+    };
+    let states = { StateServiceClient::new(states) }.list_states(list).await.unwrap();
+    let create = CreateDriftScheduleRequest {
+        drift_schedule: Some(DriftSchedule {
+            state_id: states.into_inner().states.remove(0).id,
+            pipeline_id: yard.pipeline.clone(),
+            cron: "0 0 1 1 *".to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let schedules = yard.house.terraform_state().with(&yard.owner.access);
+    let mut schedules = DriftScheduleServiceClient::new(schedules);
+    let made = schedules.create_drift_schedule(create).await.unwrap().into_inner();
+    let id = made.drift_schedule.unwrap().id;
+    let admin = yard.house.database().admin().await;
+    let locked = "select count(*) from terraform_state.lock_history";
+    let before: i64 = admin.query_one(locked, &[]).await.unwrap().get(0);
+    // A year is long: it is due now.
+    let due = "update terraform_state.drift_schedules set due_at = now(), run_at = now(), run_before = now() + interval '1 h'";
+    admin.batch_execute(due).await.unwrap();
+    let run = eventually("the check has succeeded", LONG, async || {
+        let get = GetDriftScheduleRequest {
+            drift_schedule_id: id.clone(),
+        };
+        let schedule = schedules.clone().get_drift_schedule(get).await.unwrap().into_inner();
+        let run = schedule.drift_schedule.unwrap().last_run?;
+        assert!(run.reason.is_empty(), "{run:?}");
+        (run.outcome() == DriftRunOutcome::Succeeded).then_some(run)
+    })
+    .await;
+    let checked = yard.execution(&run.execution_id).await;
+    let log = yard.log_of(stage(&checked, "drift")).await;
+    assert!(log.contains("plan -refresh-only -input=false -lock=false"), "{log}");
+    assert!(log.contains("0 resources have drifted"), "{log}");
+    assert!(!log.contains("format_version"), "the plan is no part of the log: {log}");
+    let checks = "select count(*) from terraform_state.drift_checks where not errored";
+    let checks: i64 = admin.query_one(checks, &[]).await.unwrap().get(0);
+    let after: i64 = admin.query_one(locked, &[]).await.unwrap().get(0);
+    assert_eq!((checks, after), (1, before));
     runner.stop().await.unwrap();
 }

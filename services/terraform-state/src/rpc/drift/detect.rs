@@ -15,6 +15,7 @@ use tonic::{Response, Status, Streaming};
 
 use super::{Drifts, MIB};
 use crate::{
+    backend::touchable,
     memory::Share,
     model::{
         drift::{
@@ -27,7 +28,7 @@ use crate::{
     },
     rpc::{hold, no_message, there},
     store::{self, drift::By},
-    wire::drift::{self as wire, Detect},
+    wire::drift::{self as wire, Detect, Named},
 };
 
 /// The most bytes of a plan.
@@ -43,9 +44,23 @@ impl Drifts {
         let mut first = messages.message().await?.ok_or_else(no_message)?;
         let part = std::mem::take(&mut first.plan_json);
         let mut arguments = first.encode_to_vec();
-        let Detect { state: id, request_id } = first.try_into()?;
-        let found = self.kit.db.look(&scope, async |tx| store::state::find(tx, id).await);
-        there(&scope, found.await?, id)?;
+        let Detect { state, request_id } = first.try_into()?;
+        let found = self.kit.db.look(&scope, async |tx| match &state {
+            Named::Id(id) => store::state::find(tx, *id).await,
+            Named::Name(name) => {
+                let found = store::state::find_named(tx, name).await?;
+                Ok(found.filter(|state| state.deleted_at.is_none()))
+            }
+        });
+        let found = found.await?;
+        let id = match state {
+            Named::Id(id) => there(&scope, found, id)?.id,
+            Named::Name(name) => {
+                let found = found.ok_or_else(|| Error::not_found("state", name.as_str()))?;
+                touchable(&scope, &found)?;
+                found.id
+            }
+        };
         let mut plan = Plan::new(self.memory.share());
         plan.push(&part)?;
         while let Some(message) = messages.message().await? {

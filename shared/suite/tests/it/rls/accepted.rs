@@ -17,6 +17,9 @@ pub(crate) const WORKER_TABLES: &[&str] = &[
     "terraform_state.compactions",
     "terraform_state.executions",
     "terraform_state.key_rotations",
+    // What is due is asked of pipelines, which tells what became of it.
+    "terraform_state.drift_schedules",
+    "terraform_state.drift_runs",
     // The locks of jobs that have ended are taken away.
     "terraform_state.lock_history",
     "terraform_state.lock_jobs",

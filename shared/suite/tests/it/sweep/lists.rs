@@ -128,6 +128,17 @@ pub(super) const LISTS: &[List] = &[
         filter: None,
     },
     List {
+        action: "terraform_state.ListDriftSchedules",
+        grow: |w, t| Box::pin(async { w.add_drift_schedules(t, 4).await }),
+        count: |t| {
+            format!(
+                "select count(*) from terraform_state.drift_schedules where org_id = '{}'",
+                t.owner.org
+            )
+        },
+        filter: Some(|message, tenant| set(message, "state_id", &tenant.works.state.id)),
+    },
+    List {
         action: "terraform_state.ListStates",
         grow: |w, t| {
             Box::pin(async {

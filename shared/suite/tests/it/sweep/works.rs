@@ -9,8 +9,9 @@ use api::{
         runner_service_client::RunnerServiceClient,
     },
     terraform_state::v1::{
-        CreateDriftRuleRequest, CreateStateRequest, DeleteStateRequest, DetectDriftRequest, DriftRule, DriftSeverity,
-        ListDriftLogsRequest, Lock, LockStateRequest, State, UnlockStateRequest, UploadStateRequest,
+        CreateDriftRuleRequest, CreateDriftScheduleRequest, CreateStateRequest, DeleteStateRequest, DetectDriftRequest,
+        DriftRule, DriftSchedule, DriftSeverity, ListDriftLogsRequest, Lock, LockStateRequest, State,
+        UnlockStateRequest, UploadStateRequest, drift_schedule_service_client::DriftScheduleServiceClient,
         drift_service_client::DriftServiceClient, lock_service_client::LockServiceClient,
         state_service_client::StateServiceClient,
     },
@@ -43,6 +44,7 @@ pub(crate) struct Works {
     /// What it found.
     pub(crate) drift_log: String,
     pub(crate) drift_rule: String,
+    pub(crate) drift_schedule: String,
     pub(crate) pipeline: String,
     pub(crate) execution: String,
     /// The execution's first stage, which the lease is of.
@@ -71,6 +73,7 @@ impl Works {
         let drift_rule = desk.create_drift_rule(&state.id).await;
 
         let pipeline = desk.create_pipeline(design, STAGES).await;
+        let drift_schedule = desk.create_drift_schedule(&state.id, &pipeline).await.id;
         let execution = desk.run(&pipeline).await;
         let key = house.api_key(owner, RUNNER).await.secret;
         let runner = register(house, &key).await;
@@ -88,6 +91,7 @@ impl Works {
             check_id,
             drift_log,
             drift_rule,
+            drift_schedule,
             pipeline,
             stage: lease.stage_id.clone(),
             execution: execution.id,
@@ -167,6 +171,19 @@ impl Desk<'_> {
             .drift_rule
             .expect("CreateDriftRule answers the rule")
             .id
+    }
+
+    async fn create_drift_schedule(&self, state: &str, pipeline: &str) -> DriftSchedule {
+        let request = CreateDriftScheduleRequest {
+            drift_schedule: Some(yearly(state, pipeline)),
+            ..Default::default()
+        };
+        let schedules = self.house.terraform_state().with(&self.owner.access);
+        let made = DriftScheduleServiceClient::new(schedules)
+            .create_drift_schedule(request)
+            .await;
+        let made = made.expect("CreateDriftSchedule").into_inner().drift_schedule;
+        made.expect("CreateDriftSchedule answers the schedule")
     }
 
     async fn detect(&self, state: &str, address: &str) -> String {
@@ -309,6 +326,21 @@ impl World {
         self.desk(tenant).create_drift_rule(&tenant.works.state.id).await
     }
 
+    /// A new schedule.
+    pub(crate) async fn add_drift_schedule(&self, tenant: &Tenant) -> DriftSchedule {
+        let works = &tenant.works;
+        self.desk(tenant)
+            .create_drift_schedule(&works.state.id, &works.pipeline)
+            .await
+    }
+
+    /// Many new schedules.
+    pub(crate) async fn add_drift_schedules(&self, tenant: &Tenant, count: usize) {
+        for _ in 0..count {
+            self.add_drift_schedule(tenant).await;
+        }
+    }
+
     /// A notification of its own.
     pub(crate) async fn add_notification(&self, tenant: &Tenant) -> String {
         let state = self.add_state(tenant, "drifting").await;
@@ -438,4 +470,14 @@ pub(crate) fn plan(address: &str) -> Vec<u8> {
         "resource_changes": changes})
     .to_string()
     .into_bytes()
+}
+
+/// A schedule that is due when a year begins.
+pub(super) fn yearly(state: &str, pipeline: &str) -> DriftSchedule {
+    DriftSchedule {
+        state_id: state.to_owned(),
+        pipeline_id: pipeline.to_owned(),
+        cron: "0 0 1 1 *".to_owned(),
+        ..Default::default()
+    }
 }
