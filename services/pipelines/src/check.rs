@@ -19,7 +19,7 @@ use kit::{
 use time::OffsetDateTime;
 
 use crate::{
-    model::{EventId, ExecutionId, PipelineId, StateName, execution::Origin},
+    model::{EventId, ExecutionId, PipelineId, StateName, pipeline::Origin},
     store,
 };
 

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use kit::{Error, Result, Violations, db::Tx, events::consumer::Consumer, ids, service::Kit};
 
 use crate::{
-    model::{DesignId, EventId, StateName, design::Design, execution::Origin},
+    model::{DesignId, EventId, StateName, design::Design, pipeline::Origin},
     store,
 };
 

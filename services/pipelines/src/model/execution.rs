@@ -89,27 +89,6 @@ pub struct ExecutionRow<'a> {
     pub status_detail: &'a str,
 }
 
-/// What starts an execution.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// A caller, through RunPipeline.
-    Caller(super::Author),
-    /// An event of drift, with its own place in the chain.
-    Drift {
-        /// The event.
-        event: EventId,
-        /// How many events stand between it and a caller.
-        depth: i32,
-    },
-    /// The event by which a schedule asks for a check for drift, with its own place in the chain.
-    Schedule {
-        /// The event.
-        event: EventId,
-        /// How many events stand between it and a caller.
-        depth: i32,
-    },
-}
-
 /// An execution with its stages.
 #[derive(Clone, Debug)]
 pub struct Shown {

@@ -14,7 +14,9 @@ use kit::{Violations, db::About, ids::OrgId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{DesignId, PipelineId, PipelineName, PrincipalId, PrincipalKind, StageKind, StageName, StateName};
+use super::{
+    Author, DesignId, EventId, PipelineId, PipelineName, PrincipalId, PrincipalKind, StageKind, StageName, StateName,
+};
 use crate::schema::pipelines;
 
 /// The most stages of a pipeline.
@@ -33,6 +35,27 @@ pub struct NewPipeline {
     pub stages: Definition,
     /// Whether drift starts it.
     pub on_drift: bool,
+}
+
+/// What starts an execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A caller, through RunPipeline.
+    Caller(Author),
+    /// An event of drift, with its own place in the chain.
+    Drift {
+        /// The event.
+        event: EventId,
+        /// How many events stand between it and a caller.
+        depth: i32,
+    },
+    /// The event by which a schedule asks for a check for drift, with its own place in the chain.
+    Schedule {
+        /// The event.
+        event: EventId,
+        /// How many events stand between it and a caller.
+        depth: i32,
+    },
 }
 
 /// A stage of a pipeline.

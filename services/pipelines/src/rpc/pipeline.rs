@@ -22,9 +22,9 @@ use crate::{
     model::{
         Author, DesignId, ExecutionId, PipelineId,
         design::Design,
-        execution::{ExecutionFilter, Origin, Shown},
+        execution::{ExecutionFilter, Shown},
         micros,
-        pipeline::{NewPipeline, PipelineFilter},
+        pipeline::{NewPipeline, Origin, PipelineFilter},
     },
     store,
     wire::{

@@ -12,8 +12,8 @@ use api::events::v1::{Event, ExecutionChanged, event::Payload};
 use crate::{
     model::{
         ExecutionId, ExecutionStatus, PipelineId, PipelineName, StateName, Trigger,
-        execution::{self, Execution, ExecutionFilter, ExecutionRow, Origin, Shown},
-        pipeline::{Definition, Pipeline},
+        execution::{self, Execution, ExecutionFilter, ExecutionRow, Shown},
+        pipeline::{Definition, Origin, Pipeline},
     },
     schema::{clock_timestamp, pipeline_executions, pipelines},
     store,

@@ -54,6 +54,7 @@ impl TryFrom<v1::DetectDriftRequest> for Detect {
         let state = if request.state_name.is_empty() {
             ids::required("state_id", &request.state_id, &mut violations).map(Named::Id)
         } else {
+            let _: Option<Uuid> = ids::optional("state_id", &request.state_id, &mut violations);
             let name = StateName::parse(&request.state_name);
             let alone = request.state_id.is_empty();
             violations.check(alone, "state_name", "must not be given beside state_id");

@@ -36,6 +36,15 @@ async fn every_list_is_planned_on_its_index() {
         insert into state_resources (org_id, state_id, address, type, provider, module, instances)
         select org_id, id, 'r.' || n, 'type-' || n % 50, 'provider-' || n % 50, 'module.' || n % 50, 1
         from (select * from states limit 1000) s, generate_series(1, 20) n;
+        insert into drift_schedules (org_id, id, state_id, pipeline_id, cron, time_zone, window_seconds, jitter_seconds,
+            paused, due_at, run_at, run_before, author_kind, author_id, created_at, updated_at)
+        select org_id, gen_random_uuid(), id, id, '* * * * *', 'UTC', 60, 0, false, now(), now(), now() + n * interval '1 s',
+            'user', id, now(), now()
+        from (select *, row_number() over () as n from states) s;
+        insert into drift_runs (org_id, id, schedule_id, state_id, due_at, run_before, outcome, execution_id, finished_at)
+        select org_id, gen_random_uuid(), id, state_id, now(), now(), case when n % 99 = 0 then 'running' else 'failed' end::
+            drift_run_outcome, gen_random_uuid(), case when n % 99 > 0 then now() end
+        from (select *, row_number() over () as n from drift_schedules) s;
         update states set deleted_at = now() where name like 'state-77%';
         analyze"
     );
@@ -48,6 +57,29 @@ async fn every_list_is_planned_on_its_index() {
     app.batch_execute(&format!("set app.org = '{org}'")).await.unwrap();
     let none = Uuid::nil();
     for (query, index) in [
+        (
+            format!(
+                "select * from drift_schedules where org_id = '{org}' and state_id = '{none}' order by id desc limit 51"
+            ),
+            "drift_schedules_state_idx",
+        ),
+        (
+            format!(
+                "select * from drift_schedules where org_id = '{org}' and run_at <= clock_timestamp()
+                 order by run_before, id limit 1 for update skip locked"
+            ),
+            "drift_schedules_before_idx",
+        ),
+        (
+            format!("select count(*) from drift_runs where org_id = '{org}' and finished_at is null"),
+            "drift_runs_live_idx",
+        ),
+        (
+            format!(
+                "select * from drift_runs where org_id = '{org}' and execution_id = '{none}' and finished_at is null"
+            ),
+            "drift_runs_",
+        ),
         (
             format!("select * from states where org_id = '{org}' and name = 'state-7'"),
             "states_name_key",
