@@ -1,16 +1,20 @@
--- What the tables before knew no name for goes.
-create temporary table gone on commit drop as
-  select distinct e.org_id, e.id from pipeline_executions e
-  left join pipeline_stages s on s.org_id = e.org_id and s.execution_id = e.id
-  where e.trigger = 'schedule' or s.kind = 'drift';
-delete from stage_logs l using stage_attempts a, pipeline_stages s, gone g
+-- What the tables before knew no name for goes: executions of a schedule, and those with a stage that checks for drift.
+delete from stage_logs l using stage_attempts a, pipeline_stages s, pipeline_executions e
   where l.org_id = a.org_id and l.attempt_id = a.id and a.org_id = s.org_id and a.stage_id = s.id
-    and s.org_id = g.org_id and s.execution_id = g.id;
-delete from stage_attempts a using pipeline_stages s, gone g
-  where a.org_id = s.org_id and a.stage_id = s.id and s.org_id = g.org_id and s.execution_id = g.id;
-delete from pipeline_stages s using gone g where s.org_id = g.org_id and s.execution_id = g.id;
-delete from pipeline_executions e using gone g where e.org_id = g.org_id and e.id = g.id;
-drop table gone;
+    and s.org_id = e.org_id and s.execution_id = e.id
+    and (e.trigger = 'schedule' or exists (
+      select from pipeline_stages d where d.org_id = e.org_id and d.execution_id = e.id and d.kind = 'drift'));
+delete from stage_attempts a using pipeline_stages s, pipeline_executions e
+  where a.org_id = s.org_id and a.stage_id = s.id and s.org_id = e.org_id and s.execution_id = e.id
+    and (e.trigger = 'schedule' or exists (
+      select from pipeline_stages d where d.org_id = e.org_id and d.execution_id = e.id and d.kind = 'drift'));
+delete from pipeline_stages s using pipeline_executions e
+  where s.org_id = e.org_id and s.execution_id = e.id
+    and (e.trigger = 'schedule' or exists (
+      select from pipeline_stages d where d.org_id = e.org_id and d.execution_id = e.id and d.kind = 'drift'));
+-- Every other execution has a stage.
+delete from pipeline_executions e
+  where not exists (select from pipeline_stages s where s.org_id = e.org_id and s.execution_id = e.id);
 
 drop index pipeline_executions_live_idx;
 drop index pipeline_executions_drift_key;
