@@ -17,12 +17,12 @@ mod user;
 use std::sync::Arc;
 
 use kit::{
-    cache::Cache,
     crypto::KeyRing,
     db::Db,
     failpoint,
     rate::{Limit, Limiter},
     redis::Redis,
+    views::Views,
 };
 
 use crate::{
@@ -34,8 +34,8 @@ pub(crate) struct Identity {
     pub(crate) db: Db,
     pub(crate) redis: Redis,
     pub(crate) ring: Arc<KeyRing>,
-    /// Profiles, sealed, which change rarely; never permissions.
-    pub(crate) users: Cache,
+    /// What users are shown of themselves, sealed.
+    pub(crate) own_views: Views,
     pub(crate) passwords: Passwords,
     pub(crate) limiter: Limiter,
     /// How often anybody may try to sign in.

@@ -28,6 +28,8 @@ use crate::{
     error::{Error, Reason, Result},
     failpoint,
     ids::{OrgId, Principal},
+    redis::Redis,
+    views,
 };
 
 /// How many events one statement writes; PostgreSQL takes 65,535 values, and an event has three.
@@ -58,11 +60,14 @@ pub struct Tx {
     ring: Arc<KeyRing>,
     about: Option<(&'static str, String)>,
     told: Vec<(OrgId, Event)>,
+    /// What views may show and is otherwise after the commit.
+    changed: Vec<String>,
     cause: Option<record::Cause>,
     claimed: bool,
     /// Whether the outbox has new rows, for the relay to be woken.
     wrote: bool,
     committed: Arc<Notify>,
+    redis: Option<Redis>,
 }
 
 /// What became of a request id.
@@ -80,6 +85,7 @@ impl Tx {
         slice: &'static str,
         ring: Arc<KeyRing>,
         committed: Arc<Notify>,
+        redis: Option<Redis>,
     ) -> Self {
         let tenancy = scope.tenancy();
         let call = scope.call().cloned();
@@ -102,10 +108,12 @@ impl Tx {
             ring,
             about: None,
             told: Vec::new(),
+            changed: Vec::new(),
             cause: None,
             claimed: false,
             wrote: false,
             committed,
+            redis,
         }
     }
 
@@ -127,6 +135,11 @@ impl Tx {
     /// Names what the audit event is about; the last word counts.
     pub fn about<T: About>(&mut self, resource: &T) {
         self.about = Some((T::TYPE, resource.id()));
+    }
+
+    /// Names something that [views](crate::views) show: those that show it are void once the transaction is committed.
+    pub fn changes(&mut self, part: String) {
+        self.changed.push(part);
     }
 
     /// Tells peers of a change in the transaction's organization.
@@ -206,7 +219,7 @@ impl Tx {
     /// A savepoint around `body`: on an error everything since is undone and the transaction goes on.
     pub async fn savepoint<R>(&mut self, body: impl AsyncFnOnce(&mut Tx) -> Result<R>) -> Result<Result<R>> {
         self.batch_execute("savepoint attempt").await?;
-        let told = self.told.len();
+        let (told, changed) = (self.told.len(), self.changed.len());
         match body(self).await {
             Ok(answer) => {
                 self.batch_execute("release savepoint attempt").await?;
@@ -214,6 +227,7 @@ impl Tx {
             }
             Err(error) => {
                 self.told.truncate(told);
+                self.changed.truncate(changed);
                 self.batch_execute("rollback to savepoint attempt; release savepoint attempt")
                     .await?;
                 Ok(Err(error))
@@ -351,6 +365,18 @@ impl Tx {
         self.connection.open = false;
         if self.wrote {
             self.committed.notify_one();
+        }
+        let Tx {
+            connection,
+            redis,
+            changed,
+            ..
+        } = self;
+        drop(connection);
+        if let Some(redis) = redis.filter(|_| !changed.is_empty()) {
+            // A caller who hangs up at this moment does not keep it from being noted.
+            let noted = tokio::spawn(async move { views::note(&redis, &changed).await });
+            noted.await.map_err(Error::internal)?;
         }
         Ok(())
     }
