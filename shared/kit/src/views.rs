@@ -6,9 +6,12 @@
 //! late it is stored. All moments are of Redis' one clock. PostgreSQL stays the truth: with Redis away every read goes
 //! through to it, and a change that could not be noted shows within [`KEPT`].
 
-use std::sync::Arc;
+use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use lru::LruCache;
 
 use crate::cache::{CacheStats, stats_of};
 use crate::error::Result;
@@ -19,21 +22,26 @@ use crate::redis::{Redis, Script, millis};
 pub const KEPT: Duration = Duration::from_secs(60);
 /// How long a change is noted: longer than any call may take (60 s) and a view lives that it stored at its end.
 const NOTED: Duration = Duration::from_secs(130);
+/// How many views of one kind a process has opened; Redis says of each whether it is good.
+const OPENED: NonZeroUsize = NonZeroUsize::new(1_000).expect("it is not zero");
 
-/// A hash per view: `a` the moment in microseconds, `b` body, `p` the keys of what it shows. ARGV: 1 = look at changes.
+/// A hash per view: `a` the moment in microseconds, `b` body, `p` the keys of what it shows.
+/// ARGV: 1 = look at changes, the moment of the view that the process has. Answers the time, and the moment and the body of
+/// what is good; no body, if the process has it.
 static READ: Script = Script::new(
     r"
 local time = redis.call('TIME')
 local now = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
-local held = redis.call('HMGET', KEYS[1], 'a', 'b', 'p')
-if not held[2] then return {now, false} end
+local held = redis.call('HMGET', KEYS[1], 'a', 'p')
+if not held[1] then return {now, '', false} end
 if ARGV[1] == '1' then
-  for part in string.gmatch(held[3], '%S+') do
+  for part in string.gmatch(held[2], '%S+') do
     local changed = redis.call('GET', part)
-    if changed and tonumber(changed) >= tonumber(held[1]) then return {now, false} end
+    if changed and tonumber(changed) >= tonumber(held[1]) then return {now, '', false} end
   end
 end
-return {now, held[2]}
+if held[1] == ARGV[2] then return {now, held[1], false} end
+return {now, held[1], redis.call('HGET', KEYS[1], 'b')}
 ",
 );
 
@@ -60,51 +68,77 @@ return 1
 
 /// A view as it was read from the rows.
 #[derive(Debug)]
-pub struct View {
-    /// What is kept; sealed, if it tells of persons.
+pub struct View<T> {
+    /// What it says.
+    pub value: T,
+    /// The same as it is kept; sealed, if it tells of persons.
     pub body: Vec<u8>,
     /// The names of what it shows, as transactions name it when they change it: no blanks.
     pub shows: Vec<String>,
 }
 
+/// What this process has of views: the moment of each, and what it says.
+type Opened<T> = Mutex<LruCache<String, (String, Arc<T>)>>;
+
 /// Views of one kind, cheap to clone.
 #[derive(Clone)]
-pub struct Views {
+pub struct Views<T> {
     redis: Redis,
     name: &'static str,
     look_at_changes: bool,
+    opened: Arc<Opened<T>>,
     stats: Arc<CacheStats>,
 }
 
-impl Views {
+impl<T> Views<T> {
     /// The views of this name (`me.v1`: a new shape of the body takes a new name). The switch `view_changes.<name>` takes
     /// the look at changes away, for tests.
     #[must_use]
-    pub fn new(redis: Redis, name: &'static str) -> Views {
+    pub fn new(redis: Redis, name: &'static str) -> Self {
         Views {
             redis,
             name,
             look_at_changes: !failpoint::without(&format!("view_changes.{name}")),
+            opened: Arc::new(Mutex::new(LruCache::new(OPENED))),
             stats: stats_of(name),
         }
     }
 
-    /// The body of `key`'s view, from Redis or else from `load`, which reads rows of the primary. Absent ones are not kept.
+    /// What the view of `key` says, from Redis by `open` or else from `load`, which reads rows of the primary. Absent ones
+    /// are not kept.
     ///
     /// # Errors
     /// Whatever `load` fails with; Redis never fails a read.
-    pub async fn get_or_load<L>(&self, key: &str, load: impl FnOnce() -> L) -> Result<Option<Vec<u8>>>
+    pub async fn get_or_load<L>(
+        &self,
+        key: &str,
+        open: impl FnOnce(&[u8]) -> Option<T>,
+        load: impl FnOnce() -> L,
+    ) -> Result<Option<Arc<T>>>
     where
-        L: Future<Output = Result<Option<View>>>,
+        L: Future<Output = Result<Option<View<T>>>>,
     {
         let key = [self.redis.key(["view", self.name, key])];
-        let look = u8::from(self.look_at_changes);
-        let begun = match self.redis.eval::<(String, Option<Vec<u8>>)>(&READ, &key, look).await {
-            Ok((_, Some(body))) => {
-                self.stats.hits.fetch_add(1, Ordering::Relaxed);
-                return Ok(Some(body));
-            }
-            Ok((now, None)) => {
+        let ours = lock(&self.opened).get(&key[0]).cloned();
+        let (our_moment, value) = ours.unzip();
+        let args = (
+            u8::from(self.look_at_changes),
+            our_moment.as_deref().unwrap_or_default(),
+        );
+        type Read = (String, String, Option<Vec<u8>>);
+        let begun = match self.redis.eval::<Read>(&READ, &key, args).await {
+            Ok((now, moment, body)) => {
+                let value = match body {
+                    Some(body) => open(&body).map(Arc::new),
+                    None => value.filter(|_| our_moment.as_ref() == Some(&moment)),
+                };
+                if let Some(value) = value {
+                    self.stats.hits.fetch_add(1, Ordering::Relaxed);
+                    if our_moment.as_ref() != Some(&moment) {
+                        self.remember(&key[0], moment, &value);
+                    }
+                    return Ok(Some(value));
+                }
                 self.stats.misses.fetch_add(1, Ordering::Relaxed);
                 Some(now)
             }
@@ -114,14 +148,31 @@ impl Views {
             }
         };
         let Some(view) = load().await? else { return Ok(None) };
+        let value = Arc::new(view.value);
         if let Some(begun) = begun {
             let parts: Vec<String> = view.shows.iter().map(|part| part_key(&self.redis, part)).collect();
-            let args = (begun, &view.body, parts.join(" "), millis(KEPT));
+            let args = (&begun, view.body, parts.join(" "), millis(KEPT));
             // A view that could not be stored is read again: nothing is wrong.
-            let _ = self.redis.eval::<()>(&FILL, &key, args).await;
+            if let Ok(1) = self.redis.eval::<i64>(&FILL, &key, args).await {
+                self.remember(&key[0], begun, &value);
+            }
         }
-        Ok(Some(view.body))
+        Ok(Some(value))
     }
+
+    /// How often Redis had what was asked for.
+    #[must_use]
+    pub fn stats(&self) -> &CacheStats {
+        &self.stats
+    }
+
+    fn remember(&self, key: &str, moment: String, value: &Arc<T>) {
+        lock(&self.opened).put(key.to_owned(), (moment, value.clone()));
+    }
+}
+
+fn lock<T>(opened: &Opened<T>) -> MutexGuard<'_, LruCache<String, (String, Arc<T>)>> {
+    opened.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Notes that these have changed just now.

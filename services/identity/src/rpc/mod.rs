@@ -16,6 +16,7 @@ mod user;
 
 use std::sync::Arc;
 
+use api::identity::v1::GetMeResponse;
 use kit::{
     crypto::KeyRing,
     db::Db,
@@ -35,7 +36,7 @@ pub(crate) struct Identity {
     pub(crate) redis: Redis,
     pub(crate) ring: Arc<KeyRing>,
     /// What users are shown of themselves, sealed.
-    pub(crate) own_views: Views,
+    pub(crate) own_views: Views<GetMeResponse>,
     pub(crate) passwords: Passwords,
     pub(crate) limiter: Limiter,
     /// How often anybody may try to sign in.

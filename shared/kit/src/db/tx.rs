@@ -1,6 +1,6 @@
 //! The transaction guard.
 //!
-//! `BEGIN` and the tenant's settings travel as one simple query, joined with the first statement.
+//! `BEGIN` and the tenant's settings travel as one simple query, joined with the next statement.
 //! COMMIT is never joined with a statement: one that is not yet prepared would run after it and see no rows.
 
 use std::sync::Arc;
@@ -50,8 +50,9 @@ pub trait About {
 /// an open connection that is dropped (a cancelled or panicked call) is closed by the pool.
 pub struct Tx {
     connection: bb8::PooledConnection<'static, Manager>,
-    /// `BEGIN` and its settings, until the first statement takes them along.
-    begin: Option<String>,
+    /// `BEGIN`, and the tenant's settings whenever they change, until the next statement takes them along.
+    ahead: Option<String>,
+    begun: bool,
     origin: Tenancy,
     tenancy: Tenancy,
     may_enter: bool,
@@ -92,14 +93,15 @@ impl Tx {
         let timeout = call
             .as_ref()
             .map_or(30_000, |call| call.remaining().as_millis().clamp(1, 60_000));
-        let begin = format!(
+        let ahead = format!(
             "begin; {}, set_config('statement_timeout', '{timeout}', true)",
             settings(tenancy)
         );
         connection.open = true;
         Tx {
             connection,
-            begin: Some(begin),
+            ahead: Some(ahead),
+            begun: false,
             origin: tenancy,
             tenancy,
             may_enter: scope.may_enter(),
@@ -213,7 +215,8 @@ impl Tx {
             return Err(Error::internal("a transaction of an organization cannot enter another"));
         }
         self.tenancy = Tenancy { org, principal };
-        self.apply_settings(self.tenancy).await
+        self.apply_settings(self.tenancy);
+        Ok(())
     }
 
     /// A savepoint around `body`: on an error everything since is undone and the transaction goes on.
@@ -327,7 +330,7 @@ impl Tx {
         };
         let entered = self.tenancy;
         if entered.org != self.origin.org {
-            self.apply_settings(self.origin).await?;
+            self.apply_settings(self.origin);
         }
         let resource = self.about.as_ref().map(|(_, id)| id.clone());
         diesel::update(requests::table.find((
@@ -358,7 +361,7 @@ impl Tx {
         events.append(&mut self.told);
         self.write_events(events).await?;
         failpoint::hit("tx.before_commit").await?;
-        if self.begin.is_none() {
+        if self.begun {
             let mut pg = &self.connection.pg;
             pg.batch_execute("commit").await?;
         }
@@ -383,7 +386,7 @@ impl Tx {
 
     /// Ends the transaction without a trace; a connection on which even that fails is closed.
     pub(crate) async fn roll_back(mut self) {
-        if self.begin.is_some() || (&self.connection.pg).batch_execute("rollback").await.is_ok() {
+        if !self.begun || (&self.connection.pg).batch_execute("rollback").await.is_ok() {
             self.connection.open = false;
         }
     }
@@ -429,9 +432,18 @@ impl Tx {
         .into_bytes()
     }
 
-    async fn apply_settings(&mut self, tenancy: Tenancy) -> Result<()> {
-        self.batch_execute(&settings(tenancy)).await?;
-        Ok(())
+    fn apply_settings(&mut self, tenancy: Tenancy) {
+        let ahead = self.ahead.get_or_insert_default();
+        if !ahead.is_empty() {
+            ahead.push_str("; ");
+        }
+        ahead.push_str(&settings(tenancy));
+    }
+
+    /// What goes ahead of the statement that is sent now.
+    fn take_ahead(&mut self) -> Option<String> {
+        self.begun = true;
+        self.ahead.take()
     }
 }
 
@@ -451,11 +463,11 @@ fn settings(tenancy: Tenancy) -> String {
 
 impl SimpleAsyncConnection for Tx {
     async fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
-        let begin = self.begin.take();
+        let ahead = self.take_ahead();
         let mut pg = &self.connection.pg;
-        match begin {
+        match ahead {
             None => pg.batch_execute(query).await,
-            Some(begin) => pg.batch_execute(&format!("{begin}; {query}")).await,
+            Some(ahead) => pg.batch_execute(&format!("{ahead}; {query}")).await,
         }
     }
 }
@@ -472,35 +484,35 @@ impl AsyncConnectionCore for Tx {
         T: AsQuery + 'query,
         T::Query: QueryFragment<Self::Backend> + QueryId + 'query,
     {
-        let begin = self.begin.take();
+        let ahead = self.take_ahead();
         let pg: &'conn AsyncPgConnection = &self.connection.pg;
         let load = AsyncConnectionCore::load(&mut { pg }, source);
-        joined(pg, begin, load)
+        joined(pg, ahead, load)
     }
 
     fn execute_returning_count<'conn, 'query, T>(&'conn mut self, source: T) -> Self::ExecuteFuture<'conn, 'query>
     where
         T: QueryFragment<Self::Backend> + QueryId + 'query,
     {
-        let begin = self.begin.take();
+        let ahead = self.take_ahead();
         let pg: &'conn AsyncPgConnection = &self.connection.pg;
         let execute = AsyncConnectionCore::execute_returning_count(&mut { pg }, source);
-        joined(pg, begin, execute)
+        joined(pg, ahead, execute)
     }
 }
 
-/// Sends `begin`, if it is still to be sent, directly before the statement, without waiting for its answer.
+/// Sends what is to go ahead directly before the statement, without waiting for its answer.
 fn joined<'conn, T: Send + 'conn>(
     pg: &'conn AsyncPgConnection,
-    begin: Option<String>,
+    ahead: Option<String>,
     statement: BoxFuture<'conn, QueryResult<T>>,
 ) -> BoxFuture<'conn, QueryResult<T>> {
-    match begin {
+    match ahead {
         None => statement,
-        Some(begin) => async move {
+        Some(ahead) => async move {
             let mut pg = pg;
             // The first is polled first, so it is first on the wire.
-            let ((), answer) = futures_util::future::try_join(pg.batch_execute(&begin), statement).await?;
+            let ((), answer) = futures_util::future::try_join(pg.batch_execute(&ahead), statement).await?;
             Ok(answer)
         }
         .boxed(),

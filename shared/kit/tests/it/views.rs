@@ -17,8 +17,12 @@ use crate::{database::COUNTED, own_redis};
 #[derive(Clone)]
 struct World {
     served: Arc<Served>,
-    views: Views,
+    views: Views<u8>,
     row: Arc<AtomicU8>,
+}
+
+fn open(body: &[u8]) -> Option<u8> {
+    body.first().copied()
 }
 
 impl World {
@@ -31,16 +35,18 @@ impl World {
         }
     }
 
-    async fn load(&self) -> Result<Option<View>> {
+    async fn load(&self) -> Result<Option<View<u8>>> {
+        let value = self.row.load(Ordering::SeqCst);
         Ok(Some(View {
-            body: vec![self.row.load(Ordering::SeqCst)],
+            value,
+            body: vec![value],
             shows: vec!["row.1".to_owned(), "row.2".to_owned()],
         }))
     }
 
     async fn read(&self) -> u8 {
-        let view = self.views.get_or_load("user", || self.load()).await.unwrap();
-        view.unwrap()[0]
+        let view = self.views.get_or_load("user", open, || self.load()).await.unwrap();
+        *view.unwrap()
     }
 
     /// A transaction that makes the row the next one and says so, or fails afterwards.
@@ -70,7 +76,7 @@ impl World {
                 gone_on.await.unwrap();
                 old
             };
-            world.views.get_or_load("user", load).await.unwrap();
+            world.views.get_or_load("user", open, load).await.unwrap();
         });
         arrived.await.unwrap();
         self.change("row.1", true).await;
@@ -95,6 +101,21 @@ async fn a_view_is_kept_until_something_that_it_shows_has_changed() {
 }
 
 #[tokio::test]
+async fn what_another_process_changes_or_stores_is_seen() {
+    let world = World::open("test.others").await;
+    let other = World {
+        views: Views::new(world.served.running.kit.redis.clone(), "test.others"),
+        ..world.clone()
+    };
+    assert_eq!((world.read().await, other.read().await), (0, 0));
+    world.change("row.1", true).await;
+    assert_eq!((other.read().await, world.read().await), (1, 1));
+    // Stored once for both.
+    let hits = |world: &World| world.views.stats().hits.load(Ordering::SeqCst);
+    assert_eq!(hits(&world), 2);
+}
+
+#[tokio::test]
 async fn what_a_stalled_reader_stores_is_void() {
     let world = World::open("test.stalled").await;
     assert_eq!(world.read_after_a_stalled_reader().await, 1);
@@ -114,11 +135,12 @@ async fn with_redis_away_the_rows_are_read() {
     let read = async |value: u8| {
         let load = || async move {
             Ok(Some(View {
+                value,
                 body: vec![value],
                 shows: Vec::new(),
             }))
         };
-        views.get_or_load("user", load).await.unwrap().unwrap()[0]
+        *views.get_or_load("user", open, load).await.unwrap().unwrap()
     };
     assert_eq!((read(1).await, read(2).await), (1, 1));
     server.process().kill().await.unwrap();

@@ -31,24 +31,20 @@ pub(super) async fn get_me(
     let (scope, GetMeRequest {}): (UserScope, _) = admitted(request)?;
     let user = scope.user();
     let context = format!("identity own view|{user}").into_bytes();
+    let open = |sealed: &[u8]| {
+        let body = identity.ring.open(sealed, &context).ok()?;
+        GetMeResponse::decode(body.expose_secret()).ok()
+    };
     let load = || async {
-        let Some((answer, shows)) = read_own(identity, &scope).await? else {
+        let Some((value, shows)) = read_own(identity, &scope).await? else {
             return Ok(None);
         };
-        let body = identity.ring.seal(&answer.encode_to_vec(), &context);
-        Ok(Some(View { body, shows }))
+        let body = identity.ring.seal(&value.encode_to_vec(), &context);
+        Ok(Some(View { value, body, shows }))
     };
-    let kept = identity.own_views.get_or_load(&user.to_string(), load).await?;
-    let opened = kept.and_then(|sealed| {
-        let body = identity.ring.open(&sealed, &context).ok()?;
-        GetMeResponse::decode(body.expose_secret()).ok()
-    });
-    let answer = match opened {
-        Some(answer) => Some(answer),
-        // Sealed under a key that is gone.
-        None => read_own(identity, &scope).await?.map(|(answer, _)| answer),
-    };
-    let mut answer = answer.ok_or_else(|| Error::new(Reason::SessionRevoked, "the session has ended"))?;
+    let answer = identity.own_views.get_or_load(&user.to_string(), open, load).await?;
+    let answer = answer.ok_or_else(|| Error::new(Reason::SessionRevoked, "the session has ended"))?;
+    let mut answer = GetMeResponse::clone(&answer);
     let current = scope.org().map(|org| org.to_string());
     for membership in &mut answer.memberships {
         membership.current = current.as_ref() == Some(&membership.organization_id);
