@@ -54,7 +54,12 @@ async fn confirm(house: &House, who: &Person, code: &str) -> Result<Vec<String>,
     Ok(answer.into_inner().recovery_codes)
 }
 
-async fn disable(house: &House, who: &Person, password: &str, code: &str) -> Result<DisableTotpResponse, Status> {
+pub(crate) async fn disable(
+    house: &House,
+    who: &Person,
+    password: &str,
+    code: &str,
+) -> Result<DisableTotpResponse, Status> {
     let request = DisableTotpRequest {
         password: password.to_owned(),
         code: code.to_owned(),

@@ -39,7 +39,7 @@ fn change(user: User, etag: &str, fields: &[&str]) -> UpdateUserRequest {
 }
 
 /// Gives oneself another first name, whatever it is now.
-async fn rename(house: &House, who: &Person, first_name: &str) -> Result<User, Status> {
+pub(crate) async fn rename(house: &House, who: &Person, first_name: &str) -> Result<User, Status> {
     let now = me(house, who).await;
     let new = User {
         first_name: first_name.to_owned(),
