@@ -89,7 +89,7 @@ pub(super) async fn measure(samples: usize) -> Result<()> {
         );
     }
     end(suite).await?;
-    print!("{table}");
+    print!("\n{table}");
     Ok(())
 }
 

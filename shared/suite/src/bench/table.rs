@@ -1,4 +1,5 @@
 //! One line per figure: what, the target, what was measured, and whether that is met.
+#![allow(clippy::print_stdout, reason = "what a person sees of `bench`")]
 
 use std::fmt::{self, Display, Write};
 
@@ -24,13 +25,16 @@ impl Table {
         self.line(what, "≤", target, measured, unit, measured <= target);
     }
 
+    /// Tells it at once: a run takes minutes.
     fn line(&mut self, what: &str, sign: &str, target: f64, measured: f64, unit: &str, met: bool) {
-        self.0.push(Line {
+        let line = Line {
             what: what.to_owned(),
             target: format!("{sign} {} {unit}", number(target)),
             measured: format!("{} {unit}", number(measured)),
             met,
-        });
+        };
+        println!("{}: {} ({})", line.what, line.measured, line.target);
+        self.0.push(line);
     }
 }
 
