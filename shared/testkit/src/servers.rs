@@ -354,6 +354,11 @@ fn program(name: &str, places: &[PathBuf]) -> Option<PathBuf> {
     })
 }
 
+/// A program that comes with PostgreSQL, from PATH or where Debian keeps it.
+pub fn postgres_program(name: &str) -> Option<PathBuf> {
+    program(name, &debian_bins())
+}
+
 /// Debian keeps the servers' programs off PATH; the newest version comes first.
 fn debian_bins() -> Vec<PathBuf> {
     let mut versions: Vec<u32> = fs::read_dir("/usr/lib/postgresql")

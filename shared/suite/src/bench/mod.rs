@@ -6,6 +6,7 @@
 mod bare;
 mod identity;
 mod load;
+mod state;
 mod state_faults;
 mod states;
 mod table;
@@ -16,10 +17,14 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 /// What there is to measure, and in a few words what that is.
-const BENCHES: [(&str, &str); 2] = [
+const BENCHES: [(&str, &str); 3] = [
     (
         "identity",
         "verification, exchange of keys, GetMe, a flood of logins, memory, timing of logins",
+    ),
+    (
+        "state",
+        "plans and applies against raw SQL, states of 10 and 100 MB, differences, histories, keys, lists",
     ),
     (
         "state-faults",
@@ -42,6 +47,7 @@ pub async fn command(name: Option<&str>, samples: Option<usize>) -> Result<ExitC
             }
         }
         Some("identity") => identity::measure(samples.unwrap_or(SAMPLES)).await?,
+        Some("state") => state::measure(samples.unwrap_or(state::SAMPLES)).await?,
         Some("state-faults") => state_faults::measure(samples.unwrap_or(state_faults::CYCLES)).await?,
         // How the bench starts the server that it compares with; nobody types it.
         Some(bare::VERB) => bare::serve().await?,
