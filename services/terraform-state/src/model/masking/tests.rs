@@ -192,8 +192,9 @@ fn names_and_looks_hide_what_is_not_marked() {
     };
     let found = compare("random_password", side(&before), side(&after), 1_000);
     assert!(
-        found.len() == 2 && found.iter().all(|difference| difference.values.is_none()),
-        "{found:?}"
+        found.len() == 2 && found.iter().all(|difference| difference.values().is_none()),
+        "{:?}",
+        found.iter().map(Found::path).collect::<Vec<_>>()
     );
 }
 
