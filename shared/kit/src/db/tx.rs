@@ -7,11 +7,9 @@ use std::sync::Arc;
 
 use api::events::v1::{Event, event::Payload};
 use diesel::dsl::{IntervalDsl, now};
-use diesel::query_builder::{AsQuery, QueryFragment, QueryId};
 use diesel::upsert::excluded;
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, QueryResult};
-use diesel_async::{AsyncConnectionCore, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
-use futures_util::{FutureExt, future::BoxFuture, stream::BoxStream};
+use diesel::{ExpressionMethods, OptionalExtension, QueryDsl};
+use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 use prost::Message;
 use secrecy::ExposeSecret;
 use tokio::sync::Notify;
@@ -31,6 +29,8 @@ use crate::{
     redis::Redis,
     views,
 };
+
+mod statements;
 
 /// How many events one statement writes; PostgreSQL takes 65,535 values, and an event has three.
 const EVENTS_AT_ONCE: usize = 10_000;
@@ -459,62 +459,4 @@ fn settings(tenancy: Tenancy) -> String {
         "select set_config('app.org', '{}', true), set_config('app.user', '{user}', true)",
         tenancy.org
     )
-}
-
-impl SimpleAsyncConnection for Tx {
-    async fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
-        let ahead = self.take_ahead();
-        let mut pg = &self.connection.pg;
-        match ahead {
-            None => pg.batch_execute(query).await,
-            Some(ahead) => pg.batch_execute(&format!("{ahead}; {query}")).await,
-        }
-    }
-}
-
-impl AsyncConnectionCore for Tx {
-    type ExecuteFuture<'conn, 'query> = BoxFuture<'conn, QueryResult<usize>>;
-    type LoadFuture<'conn, 'query> = BoxFuture<'conn, QueryResult<Self::Stream<'conn, 'query>>>;
-    type Stream<'conn, 'query> = BoxStream<'static, QueryResult<Self::Row<'conn, 'query>>>;
-    type Row<'conn, 'query> = <AsyncPgConnection as AsyncConnectionCore>::Row<'conn, 'query>;
-    type Backend = diesel::pg::Pg;
-
-    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> Self::LoadFuture<'conn, 'query>
-    where
-        T: AsQuery + 'query,
-        T::Query: QueryFragment<Self::Backend> + QueryId + 'query,
-    {
-        let ahead = self.take_ahead();
-        let pg: &'conn AsyncPgConnection = &self.connection.pg;
-        let load = AsyncConnectionCore::load(&mut { pg }, source);
-        joined(pg, ahead, load)
-    }
-
-    fn execute_returning_count<'conn, 'query, T>(&'conn mut self, source: T) -> Self::ExecuteFuture<'conn, 'query>
-    where
-        T: QueryFragment<Self::Backend> + QueryId + 'query,
-    {
-        let ahead = self.take_ahead();
-        let pg: &'conn AsyncPgConnection = &self.connection.pg;
-        let execute = AsyncConnectionCore::execute_returning_count(&mut { pg }, source);
-        joined(pg, ahead, execute)
-    }
-}
-
-/// Sends what is to go ahead directly before the statement, without waiting for its answer.
-fn joined<'conn, T: Send + 'conn>(
-    pg: &'conn AsyncPgConnection,
-    ahead: Option<String>,
-    statement: BoxFuture<'conn, QueryResult<T>>,
-) -> BoxFuture<'conn, QueryResult<T>> {
-    match ahead {
-        None => statement,
-        Some(ahead) => async move {
-            let mut pg = pg;
-            // The first is polled first, so it is first on the wire.
-            let ((), answer) = futures_util::future::try_join(pg.batch_execute(&ahead), statement).await?;
-            Ok(answer)
-        }
-        .boxed(),
-    }
 }
