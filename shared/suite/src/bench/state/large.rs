@@ -85,12 +85,11 @@ async fn compare(suite: &Suite, samples: usize, figures: &mut Table) -> Result<(
 /// Lets the compactor have the state, and counts what it leaves.
 async fn compact(admin: &Client, samples: usize, figures: &mut Table) -> Result<()> {
     let ours = "(org_id, state_id) in (select org_id, id from terraform_state.states where name = $1)";
-    let bytes = format!(
+    let bytes =
         "select sum(octet_length(c.sealed))::bigint, \
                 sum(octet_length(c.sealed)) filter (where v.number = s.latest_version)::bigint
          from terraform_state.states s join terraform_state.state_versions v on v.org_id = s.org_id and v.state_id = s.id
-         join terraform_state.state_chunks c on c.org_id = v.org_id and c.version_id = v.id where s.name = $1"
-    );
+         join terraform_state.state_chunks c on c.org_id = v.org_id and c.version_id = v.id where s.name = $1";
     let began = Instant::now();
     let due = format!("update terraform_state.compactions set due_at = clock_timestamp() where {ours}");
     admin.execute(&due, &[&NAME]).await?;
@@ -99,7 +98,7 @@ async fn compact(admin: &Client, samples: usize, figures: &mut Table) -> Result<
         ensure!(began.elapsed() < LONGEST, "the compactor does not come to its end");
         sleep(Duration::from_millis(100)).await;
     }
-    let row = admin.query_one(&bytes, &[&NAME]).await?;
+    let row = admin.query_one(bytes, &[&NAME]).await?;
     let (all, one): (i64, i64) = (row.get(0), row.get(1));
     println!(
         "{samples} versions are stored in {all} bytes, the current one in {one}; compacted in {:.1?}",
