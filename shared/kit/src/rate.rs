@@ -21,7 +21,8 @@ const LOCAL_KEYS: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zer
 
 /// Of a wide limit a process takes this part of the burst at once, so that few of its calls ask Redis.
 const BUNDLE: i64 = 64;
-/// How long calls may be made that were taken so; then they are lost, which makes a limit tighter and never wider.
+/// How long after the last bundle (microseconds) its calls may be made; then they are lost. The long run is never exceeded;
+/// a burst may be, by one bundle for each further process that holds one.
 const HELD_FOR: i64 = 10_000_000;
 
 /// ARGV: microseconds now (0 = the server's clock), how many calls to take at most (-1 gives one back), then interval and

@@ -36,6 +36,13 @@ struct Link {
     broken: Arc<AtomicBool>,
 }
 
+impl Link {
+    /// Whether it failed, or was made before the last breakdown.
+    fn is_over(&self, generation: &AtomicU64) -> bool {
+        self.broken.load(Ordering::Relaxed) || self.generation < generation.load(Ordering::Relaxed)
+    }
+}
+
 /// bb8-redis' own manager never finds a connection broken; this one does after an I/O error, and
 /// gives up all older connections with it: a restarted server closed them too.
 struct Links {
@@ -63,7 +70,7 @@ impl ManageConnection for Links {
     }
 
     fn has_broken(&self, link: &mut Link) -> bool {
-        link.broken.load(Ordering::Relaxed) || link.generation < self.generation.load(Ordering::Relaxed)
+        link.is_over(&self.generation)
     }
 }
 
@@ -302,12 +309,7 @@ impl Redis {
         loop {
             match self.0.pool.get().await {
                 // Given back, an outlived connection is closed by `has_broken`.
-                Ok(link)
-                    if link.broken.load(Ordering::Relaxed)
-                        || link.generation < self.0.generation.load(Ordering::Relaxed) =>
-                {
-                    drop(link);
-                }
+                Ok(link) if link.is_over(&self.0.generation) => drop(link),
                 Ok(link) => return Ok(link),
                 Err(_) => {
                     // With connections open it was only crowded.

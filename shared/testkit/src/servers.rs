@@ -306,11 +306,9 @@ fn scratch(account: Option<&Account>) -> Result<PathBuf> {
         let _ = write!(name, "{byte:02x}");
         name
     });
-    let memory = roomy_memory().map(PathBuf::from);
-    for base in memory
-        .into_iter()
-        .chain([std::env::temp_dir(), "/tmp".into(), "/var/tmp".into()])
-    {
+    let asked_for = std::env::var_os("TMPDIR").map(PathBuf::from);
+    let bases = asked_for.into_iter().chain(roomy_memory().map(PathBuf::from));
+    for base in bases.chain(["/tmp".into(), "/var/tmp".into()]) {
         if base.as_os_str().len() > 60 || !base.is_absolute() || (account.is_some() && !open_to_all(&base)) {
             continue;
         }

@@ -12,9 +12,9 @@ use tokio_postgres::Client;
 use super::SMALL;
 use super::content::Content;
 use super::door::{Door, lock_id};
-use super::process::cpu_seconds;
 use super::raw::{Raw, Turn};
 use crate::SERVICES;
+use crate::bench::process::cpu_seconds;
 use crate::bench::table::Table;
 use crate::up::Suite;
 

@@ -10,9 +10,9 @@ use tokio_postgres::Client;
 
 use super::content::Content;
 use super::door::Door;
-use super::process::Memory;
 use super::{HUGE, LARGE, state_id, states};
 use crate::bench::load::{millis, percentile, with};
+use crate::bench::process::Memory;
 use crate::bench::table::Table;
 use crate::up::Suite;
 

@@ -12,8 +12,8 @@ use kit::db::migrate;
 use tokio::process::Command;
 use tokio_postgres::NoTls;
 
-use super::process;
 use crate::backing::as_role;
+use crate::bench::process;
 use crate::up::Suite;
 
 /// The database's name.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 const TICKS: f64 = 100.0;
 
 /// Seconds of CPU that these processes have taken, with all that descend from them, those that have ended among them.
-pub(super) fn cpu_seconds(roots: &[u32]) -> Result<f64> {
+pub(in crate::bench) fn cpu_seconds(roots: &[u32]) -> Result<f64> {
     let mut all = HashMap::new();
     for entry in fs::read_dir("/proc").context("CPU time is read from /proc")? {
         let name = entry?.file_name();
@@ -42,7 +42,7 @@ pub(super) fn cpu_seconds(roots: &[u32]) -> Result<f64> {
 }
 
 /// Seconds of CPU of our own children that have ended.
-pub(super) fn ended_seconds() -> Result<f64> {
+pub(in crate::bench) fn ended_seconds() -> Result<f64> {
     let (_, ticks) = stat("self").context("CPU time is read from /proc")?;
     Ok(ticks.1 as f64 / TICKS)
 }
@@ -59,14 +59,14 @@ fn stat(pid: &str) -> Option<(u32, (u64, u64))> {
 }
 
 /// The memory of one process, from a moment on.
-pub(super) struct Memory {
+pub(in crate::bench) struct Memory {
     pid: u32,
     before: f64,
 }
 
 impl Memory {
     /// From now on.
-    pub(super) fn of(pid: u32) -> Result<Memory> {
+    pub(in crate::bench) fn of(pid: u32) -> Result<Memory> {
         // 5 sets the peak to what is resident now (proc(5)).
         fs::write(format!("/proc/{pid}/clear_refs"), "5").context("the peak cannot be reset")?;
         let before = mib(pid, "VmRSS:")?;
@@ -74,17 +74,18 @@ impl Memory {
     }
 
     /// How many MiB more than then were resident at most.
-    pub(super) fn extra(&self) -> Result<f64> {
+    pub(in crate::bench) fn extra(&self) -> Result<f64> {
         Ok(mib(self.pid, "VmHWM:")? - self.before)
     }
 
     /// How many MiB were resident then.
-    pub(super) fn before(&self) -> f64 {
+    pub(in crate::bench) fn before(&self) -> f64 {
         self.before
     }
 }
 
-fn mib(pid: u32, what: &str) -> Result<f64> {
+/// What the kernel says of a process's memory: `VmRSS:` what it holds, `VmHWM:` the most that it held.
+pub(in crate::bench) fn mib(pid: u32, what: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).context("memory is read from /proc")?;
     let line = status.lines().find_map(|line| line.strip_prefix(what));
     let kib: f64 = line
