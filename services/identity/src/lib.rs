@@ -31,12 +31,12 @@ use api::identity::v1::{
 use diesel_migrations::embed_migrations;
 use kit::{
     auth::token::{PublicKey, SigningKey},
-    cache::Cache,
     config::Env,
     crypto::Pepper,
     db::migrate::Slice,
     rate::{Limit, Limiter},
     service::{Build, Kit, Parts, Service},
+    views::Views,
 };
 
 use crate::{
@@ -150,7 +150,7 @@ async fn build(kit: Kit, secrets: Secrets, mail: Settings) -> kit::Result<Parts>
     let mailer = Mailer::new(kit.clone(), mail, post.bell());
     let identity = Arc::new(Identity {
         db: kit.db,
-        users: Cache::new(kit.redis.clone(), "identity.user.v2"),
+        own_views: Views::new(kit.redis.clone(), "identity.own.v1"),
         throttle: Throttle::new(limiter.clone(), kit.ring.clone(), kit.config.rate_scale),
         limiter,
         post,

@@ -326,8 +326,15 @@ async fn store_weighed(
     let key = DataKey::open(&backend.ring, &place, wrapped)?;
     let whole_bytes = version.base_number.is_none().then_some(version.stored_bytes);
     let body = Uuid::new_v4();
-    let (told, known) = ((plain.clone(), told_by, newer), version.clone());
-    let packed = aside(move || seal(&key, place, body, &known, told, whole_bytes)).await??;
+    let (content, known) = (
+        Content {
+            plain: plain.clone(),
+            told_by,
+            newer,
+        },
+        version.clone(),
+    );
+    let packed = aside(move || seal(&key, place, body, &known, content, whole_bytes)).await??;
     failpoint::hit_in("terraform_state.compact_packed", &state.to_string()).await?;
     hold(tx, state).await?;
     let base_stands = match &base {
@@ -376,15 +383,23 @@ async fn content(
     Ok(plain)
 }
 
+/// A content, and the newer one that may tell it, with its version's number.
+struct Content {
+    plain: Arc<Vec<u8>>,
+    told_by: Option<Arc<Vec<u8>>>,
+    newer: Option<i64>,
+}
+
 /// Packs and seals a content, and opens it again. None where it is whole, and being told by the other one saves little.
 fn seal(
     key: &DataKey,
     place: Place,
     body: Uuid,
     version: &Version,
-    (plain, told_by, newer): (Arc<Vec<u8>>, Option<Arc<Vec<u8>>>, Option<i64>),
+    content: Content,
     whole_bytes: Option<i64>,
 ) -> Result<Option<Packed>> {
+    let Content { plain, told_by, newer } = content;
     let told_by = told_by.as_ref().map(|base| base.as_slice());
     let (mut packed, mut base) = (pack::pack(&plain, told_by).map_err(Error::internal)?, newer);
     if base.is_some() {

@@ -1,14 +1,11 @@
-//! `board3 state decrypt`: a version's content out of a database or a dump of one, with the keys alone, for the day the platform
-//! is down.
+//! What `board3 state decrypt` does: a version's content out of a database or a dump of one, with the keys alone, for the day the
+//! platform is down.
 //!
 //! What it writes is whole and what was written once, or nothing is.
 
 mod source;
 
-use std::{
-    ffi::OsString, fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf, process::ExitCode,
-    sync::Arc,
-};
+use std::{ffi::OsString, fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf, sync::Arc};
 
 use kit::{crypto::KeyRing, ids::OrgId};
 use time::OffsetDateTime;
@@ -20,7 +17,8 @@ use crate::{
     model::{PrincipalId, StateId, VersionKind, version::Version},
 };
 
-const USAGE: &str = "\
+/// How it is asked for.
+pub const USAGE: &str = "\
 board3 state decrypt --organization UUID --state NAME [--version NUMBER] (--database URL | --dump FILE) [--out FILE]
 
 Writes the exact bytes of a state's current version, or of another one, to standard output or to a new file.
@@ -40,27 +38,32 @@ struct Asked {
     out: Option<PathBuf>,
 }
 
-/// Does what the arguments ask for, with the keys in the environment.
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let asked = match parse(arguments) {
-        Ok(asked) => asked,
-        Err(problem) => {
-            eprintln!("board3: {problem}\n\n{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
-    let read = |name| std::env::var(name).unwrap_or_default();
+/// Why there is no content.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// It was asked for wrongly.
+    Asked(String),
+    /// It cannot be read, opened or written.
+    Met(String),
+}
+
+/// Writes the content that the arguments of `state` ask for to the file that they name, or to `out`; the keys are those of
+/// the environment that `variable` reads.
+///
+/// # Errors
+/// What was asked for wrongly, or what is in the way; then nothing is written.
+pub async fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    variable: impl Fn(&str) -> Option<String>,
+    out: &mut impl Write,
+) -> Result<(), Problem> {
+    let asked = parse(arguments).map_err(Problem::Asked)?;
+    let read = |name| variable(name).unwrap_or_default();
     let keys = (
         read("TERRAFORM_STATE_ENCRYPTION_KEY"),
         read("TERRAFORM_STATE_ENCRYPTION_KEYS_RETIRED"),
     );
-    match decrypt(&asked, &keys) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("board3: {problem}");
-            ExitCode::FAILURE
-        }
-    }
+    decrypt(&asked, &keys, out).await.map_err(Problem::Met)
 }
 
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, String> {
@@ -91,8 +94,8 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, String>
             _ => out = Some(PathBuf::from(text)),
         }
     }
-    if words != ["state", "decrypt"] {
-        return Err("the only command is `state decrypt`".to_owned());
+    if words != ["decrypt"] {
+        return Err("of a state there is `decrypt` alone".to_owned());
     }
     Ok(Asked {
         org: org.ok_or("--organization is missing")?,
@@ -103,14 +106,12 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, String>
     })
 }
 
-fn decrypt(asked: &Asked, (current, retired): &(String, String)) -> Result<(), String> {
+async fn decrypt(asked: &Asked, (current, retired): &(String, String), out: &mut impl Write) -> Result<(), String> {
     let ring =
         KeyRing::parse(current, retired).map_err(|problem| format!("TERRAFORM_STATE_ENCRYPTION_KEY {problem}"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    let plain = runtime.block_on(read(asked, &ring))?;
+    let plain = read(asked, &ring).await?;
     let written = match &asked.out {
-        None => std::io::stdout().write_all(&plain),
+        None => out.write_all(&plain).and_then(|()| out.flush()),
         Some(path) => {
             let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
             file.and_then(|mut file| file.write_all(&plain))
@@ -217,13 +218,10 @@ mod tests {
     #[test]
     fn what_is_asked_for_wrongly_is_told() {
         let org = Uuid::nil();
-        let good = format!("state decrypt --organization {org} --state a/b --version 3 --dump f");
+        let good = format!("decrypt --organization {org} --state a/b --version 3 --dump f");
         assert_eq!(problem(&good), "");
-        assert_eq!(problem("state"), "the only command is `state decrypt`");
-        assert_eq!(
-            problem("state decrypt --organization x"),
-            "--organization must be a UUID"
-        );
+        assert_eq!(problem("encrypt"), "of a state there is `decrypt` alone");
+        assert_eq!(problem("decrypt --organization x"), "--organization must be a UUID");
         assert_eq!(
             problem(&good.replace("--version 3", "--version 0")),
             "--version must be a number from 1 on"

@@ -95,7 +95,7 @@ struct Inner {
 /// The counters of every cache of this process, by name.
 static NAMED: Mutex<BTreeMap<&'static str, Arc<CacheStats>>> = Mutex::new(BTreeMap::new());
 
-fn stats_of(name: &'static str) -> Arc<CacheStats> {
+pub(crate) fn stats_of(name: &'static str) -> Arc<CacheStats> {
     NAMED
         .lock()
         .unwrap_or_else(PoisonError::into_inner)

@@ -22,6 +22,7 @@ pub mod redis;
 pub mod rpc;
 pub mod service;
 pub mod telemetry;
+pub mod views;
 
 pub use error::{Error, Reason, Result, Violations};
 pub use service::main;

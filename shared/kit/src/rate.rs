@@ -1,6 +1,7 @@
 //! Rate limits by GCRA (ITU-T I.371): smooth, exact, one number per key.
 //!
-//! Several limits are checked in one step: a call that any of them refuses consumes none.
+//! Several limits are checked in one step: a call that any of them refuses consumes none. Of one wide limit, a process
+//! takes calls in bundles.
 //! Each process keeps to the figures by itself, always, and all processes together through Redis. So nothing is unlimited
 //! while Redis is away, and what a process let through before that still counts.
 
@@ -18,7 +19,13 @@ use crate::redis::{Redis, Script};
 /// Keys that one process remembers while Redis is away; the longest unused goes first.
 const LOCAL_KEYS: NonZeroUsize = NonZeroUsize::new(65_536).expect("it is not zero");
 
-/// ARGV: microseconds now (0 = the server's clock), sign (1 takes, -1 gives back), then interval and
+/// Of a wide limit a process takes this part of the burst at once, so that few of its calls ask Redis.
+const BUNDLE: i64 = 64;
+/// How long after the last bundle (microseconds) its calls may be made; then they are lost. The long run is never exceeded;
+/// a burst may be, by one bundle for each further process that holds one.
+const HELD_FOR: i64 = 10_000_000;
+
+/// ARGV: microseconds now (0 = the server's clock), how many calls to take at most (-1 gives one back), then interval and
 /// burst per key. Numbers are written with %.0f, for Lua's own way keeps 14 digits and these have 16.
 static SCRIPT: Script = Script::new(
     r"
@@ -27,30 +34,29 @@ if now == 0 then
   local time = redis.call('TIME')
   now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
-local sign, tats, remaining, wait = tonumber(ARGV[2]), {}, -1, 0
+local count, tats, remaining, wait = tonumber(ARGV[2]), {}, -1, 0
 for i, key in ipairs(KEYS) do
   local interval, burst = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
-  local tat = math.max(tonumber(redis.call('GET', key) or 0), now)
-  if sign < 0 then
-    tats[i] = math.max(tat - interval, now)
-  else
-    tats[i] = tat + interval
-    local spare = now + burst * interval - tats[i]
-    wait = math.max(wait, -spare)
-    local left = math.floor(math.max(spare, 0) / interval)
-    if remaining < 0 or left < remaining then remaining = left end
-  end
+  tats[i] = math.max(tonumber(redis.call('GET', key) or 0), now)
+  local spare = now + burst * interval - tats[i]
+  wait = math.max(wait, interval - spare)
+  if count > 0 then count = math.max(math.min(count, math.floor(spare / interval)), 1) end
 end
-if wait > 0 then return {0, 0, wait} end
+if count > 0 and wait > 0 then return {0, 0, wait} end
 for i, key in ipairs(KEYS) do
-  local life = math.ceil((tats[i] - now) / 1000)
+  local interval, burst = tonumber(ARGV[2 * i + 1]), tonumber(ARGV[2 * i + 2])
+  local tat = math.max(tats[i] + count * interval, now)
+  local left = math.floor((now + burst * interval - tat) / interval)
+  if remaining < 0 or left < remaining then remaining = left end
+  local life = math.ceil((tat - now) / 1000)
   if life > 0 then
-    redis.call('SET', key, string.format('%.0f', tats[i]), 'PX', string.format('%.0f', life))
+    redis.call('SET', key, string.format('%.0f', tat), 'PX', string.format('%.0f', life))
   else
     redis.call('DEL', key)
   end
 end
-return {1, math.max(remaining, 0), 0}
+if count < 0 then return {1, 0, 0} end
+return {count, remaining, 0}
 ",
 );
 
@@ -139,6 +145,8 @@ pub struct Limiter(Arc<Inner>);
 struct Inner {
     redis: Redis,
     local: Mutex<LruCache<String, i64>>,
+    /// Calls that Redis let through and that were not made yet, and until when they may be.
+    held: Mutex<LruCache<String, (i64, i64)>>,
     local_checks: AtomicU64,
 }
 
@@ -149,6 +157,7 @@ impl Limiter {
         Limiter(Arc::new(Inner {
             redis,
             local: Mutex::new(LruCache::new(LOCAL_KEYS)),
+            held: Mutex::new(LruCache::new(LOCAL_KEYS)),
             local_checks: AtomicU64::new(0),
         }))
     }
@@ -188,19 +197,30 @@ impl Limiter {
         if !alone.allowed && !failpoint::without("rate.local") {
             return alone;
         }
+        // One limit alone may be taken from in bundles.
+        let bundle = match limits {
+            [(_, limit)] if sign > 0 => (limit.burst() / BUNDLE).max(1),
+            _ => sign,
+        };
+        if bundle > 1 && self.make_held(&limits[0].0, now) {
+            return alone;
+        }
         let redis = &self.0.redis;
         let keys: Vec<String> = limits.iter().map(|(name, _)| redis.key(["rate", name])).collect();
-        let mut args = vec![now, sign];
+        let mut args = vec![now, bundle];
         for (_, limit) in limits {
             args.extend([limit.interval(), limit.burst()]);
         }
         match redis.eval::<(i64, i64, i64)>(&SCRIPT, &keys, &args).await {
-            Ok((allowed, remaining, wait)) => {
-                if allowed != 1 {
+            Ok((taken, remaining, wait)) => {
+                if taken < 1 {
                     self.locally(limits, now, -1);
                 }
-                let remaining = remaining.min(i64::from(alone.remaining));
-                Decision::new(allowed == 1, remaining, wait)
+                if taken > 1 {
+                    self.hold(&limits[0].0, taken - 1, now);
+                }
+                let remaining = (remaining + (taken - 1).max(0)).min(i64::from(alone.remaining));
+                Decision::new(taken >= 1, remaining, wait)
             }
             Err(_) => {
                 self.0.local_checks.fetch_add(1, Ordering::Relaxed);
@@ -212,12 +232,37 @@ impl Limiter {
         }
     }
 
+    /// Makes one of the calls that were taken from Redis before, if there is one.
+    fn make_held(&self, name: &str, now: i64) -> bool {
+        let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.get_mut(name) {
+            Some((calls, until)) if *calls > 0 && or_clock(now) < *until => {
+                *calls -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn hold(&self, name: &str, calls: i64, now: i64) {
+        let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = or_clock(now) + HELD_FOR;
+        let (sum, end) = held.get_or_insert_mut(name.to_owned(), || (0, until));
+        // Calls that came meanwhile may have taken others; what has ended is not added to.
+        *sum = if *end > or_clock(now) { *sum + calls } else { calls };
+        *end = until;
+    }
+
     /// What this process alone says.
     fn locally<P: Pace>(&self, limits: &[(String, P)], now: i64, sign: i64) -> Decision {
-        let now = if now == 0 { micros_since_1970() } else { now };
+        let now = or_clock(now);
         let mut local = self.0.local.lock().unwrap_or_else(PoisonError::into_inner);
         gcra(&mut local, limits, now, sign)
     }
+}
+
+fn or_clock(now: i64) -> i64 {
+    if now == 0 { micros_since_1970() } else { now }
 }
 
 fn micros_since_1970() -> i64 {
@@ -225,7 +270,7 @@ fn micros_since_1970() -> i64 {
     since.map_or(1, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
-/// What the script does, in this process: line by line the same.
+/// What the script does for one call, in this process.
 fn gcra<P: Pace>(tats: &mut LruCache<String, i64>, limits: &[(String, P)], now: i64, sign: i64) -> Decision {
     let mut next = Vec::with_capacity(limits.len());
     let (mut remaining, mut wait) = (i64::MAX, 0);

@@ -5,7 +5,7 @@
 //! fails a start because Redis is down.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -29,11 +29,18 @@ const PING_ANSWER: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(200);
 const CONNECTIONS: u32 = 16;
 
-/// One pooled connection, and what is known of its health.
+/// One pooled connection, which many commands share, and what is known of its health.
 struct Link {
     connection: MultiplexedConnection,
     generation: u64,
-    broken: bool,
+    broken: Arc<AtomicBool>,
+}
+
+impl Link {
+    /// Whether it failed, or was made before the last breakdown.
+    fn is_over(&self, generation: &AtomicU64) -> bool {
+        self.broken.load(Ordering::Relaxed) || self.generation < generation.load(Ordering::Relaxed)
+    }
 }
 
 /// bb8-redis' own manager never finds a connection broken; this one does after an I/O error, and
@@ -54,7 +61,7 @@ impl ManageConnection for Links {
         Ok(Link {
             connection,
             generation,
-            broken: false,
+            broken: Arc::default(),
         })
     }
 
@@ -63,7 +70,7 @@ impl ManageConnection for Links {
     }
 
     fn has_broken(&self, link: &mut Link) -> bool {
-        link.broken || link.generation < self.generation.load(Ordering::Relaxed)
+        link.is_over(&self.generation)
     }
 }
 
@@ -128,6 +135,7 @@ impl Redis {
             .max_size(CONNECTIONS)
             .connection_timeout(CHECKOUT)
             .test_on_check_out(false)
+            .queue_strategy(bb8::QueueStrategy::Lifo)
             .build_unchecked(links);
         Ok(Redis(Arc::new(Inner {
             pool,
@@ -270,16 +278,21 @@ impl Redis {
     async fn attempt<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failure> {
         let mut retried = false;
         loop {
-            let mut link = self.checkout().await?;
-            let error = match command.query_async(&mut link.connection).await {
+            let link = self.checkout().await?;
+            let (mut connection, generation) = (link.connection.clone(), link.generation);
+            let broken = link.broken.clone();
+            // Given back at once: the commands of many calls travel together.
+            drop(link);
+            let error = match command.query_async(&mut connection).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             let dropped = error.is_connection_dropped();
-            link.broken = error.is_io_error() || error.is_unrecoverable_error();
+            if error.is_io_error() || error.is_unrecoverable_error() {
+                broken.store(true, Ordering::Relaxed);
+            }
             if dropped {
-                let next = link.generation + 1;
-                self.0.generation.fetch_max(next, Ordering::Relaxed);
+                self.0.generation.fetch_max(generation + 1, Ordering::Relaxed);
             }
             if retried || !dropped {
                 return Err(Failure::Redis(error));
@@ -296,7 +309,7 @@ impl Redis {
         loop {
             match self.0.pool.get().await {
                 // Given back, an outlived connection is closed by `has_broken`.
-                Ok(link) if link.generation < self.0.generation.load(Ordering::Relaxed) => drop(link),
+                Ok(link) if link.is_over(&self.0.generation) => drop(link),
                 Ok(link) => return Ok(link),
                 Err(_) => {
                     // With connections open it was only crowded.

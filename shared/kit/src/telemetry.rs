@@ -24,9 +24,13 @@ use prometheus_client::{
 };
 use tonic::Code;
 use tracing::Subscriber;
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, fmt::format::JsonFields, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
+};
 
 use crate::config::Config;
+
+mod line;
 
 /// Starts logs and traces for the process; call once, from `main`, within a runtime.
 pub(crate) fn start(config: &Config, slice: &'static str) -> Option<SdkTracerProvider> {
@@ -76,10 +80,8 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     tracing_subscriber::fmt::layer()
-        .json()
-        .flatten_event(true)
-        .with_current_span(true)
-        .with_span_list(false)
+        .event_format(line::Line)
+        .fmt_fields(JsonFields::new())
         .with_writer(std::io::stderr)
 }
 

@@ -18,6 +18,7 @@ board3 demo [--data DIR]
 board3 bench [NAME] [--samples N]
 board3 keys
 board3 psql SERVICE [--role app|worker|owner] [--data DIR]
+board3 state decrypt --organization UUID --state NAME [--version NUMBER] (--database URL | --dump FILE) [--out FILE]
 board3 clean [--data DIR]";
 
 struct Arguments {
@@ -93,6 +94,10 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let mut given = std::env::args_os().skip(1);
+    if given.next().is_some_and(|verb| verb == "state") {
+        return verbs::state(given).await;
+    }
     let result = match arguments() {
         Ok(arguments) => run(arguments).await,
         Err(error) => {

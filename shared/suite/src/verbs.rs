@@ -1,10 +1,12 @@
 //! The smaller verbs of `board3`, each for the suite of one directory.
 #![allow(clippy::print_stdout, reason = "a command for people")]
 
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
+use terraform_state::offline::{self, Problem};
 
 use crate::SERVICES;
 use crate::backing::{Backing, as_role};
@@ -77,6 +79,22 @@ pub fn psql(layout: &Layout, service: &str, role: Option<&str>) -> Result<ExitCo
     };
     options.push_str(&format!(" -c search_path={}", slice.name));
     Err(Command::new("psql").arg(url).env("PGOPTIONS", options.trim()).exec()).context("psql")
+}
+
+/// Reads a state while the suite is down, with the keys in the environment; its arguments are its own.
+pub async fn state(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let variable = |name: &str| std::env::var(name).ok();
+    match offline::run(arguments, variable, &mut std::io::stdout()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Problem::Asked(problem)) => {
+            eprintln!("board3: {problem}\n\n{}", offline::USAGE);
+            ExitCode::from(64)
+        }
+        Err(Problem::Met(problem)) => {
+            eprintln!("board3: {problem}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Removes the files of a suite that does not run.

@@ -2,14 +2,9 @@
 
 use std::{collections::HashSet, sync::LazyLock};
 
-use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use diesel::prelude::*;
 use diesel_derive_newtype::DieselNewType;
-use kit::{
-    Error, Result, Violations,
-    crypto::{KeyRing, base62},
-    ids::UserId,
-};
+use kit::{Violations, crypto::base62, ids::UserId};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -173,7 +168,7 @@ pub(crate) struct NewAccount {
 }
 
 /// A user, without anything secret.
-#[derive(Clone, Debug, Queryable, Selectable, Serialize, Deserialize)]
+#[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = crate::schema::users)]
 pub(crate) struct Profile {
     pub(crate) id: UserId,
@@ -181,48 +176,8 @@ pub(crate) struct Profile {
     pub(crate) username: Slug,
     pub(crate) first_name: Name,
     pub(crate) last_name: Name,
-    pub(crate) epoch: i64,
     pub(crate) version: i64,
-    #[serde(with = "microseconds")]
     pub(crate) created_at: OffsetDateTime,
-}
-
-/// A profile as Redis keeps it: nobody reads an address there.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct SealedProfile(String);
-
-impl SealedProfile {
-    pub(crate) fn seal(ring: &KeyRing, profile: &Profile) -> Result<Self> {
-        let text = serde_json::to_vec(profile).map_err(Error::internal)?;
-        let sealed = ring.seal(&text, &Self::context(profile.id));
-        Ok(SealedProfile(STANDARD_NO_PAD.encode(sealed)))
-    }
-
-    /// The profile, if it is this user's and the ring still has its key.
-    pub(crate) fn open(&self, ring: &KeyRing, user: UserId) -> Option<Profile> {
-        let sealed = STANDARD_NO_PAD.decode(&self.0).ok()?;
-        let text = ring.open(&sealed, &Self::context(user)).ok()?;
-        serde_json::from_slice(text.expose_secret()).ok()
-    }
-
-    fn context(user: UserId) -> Vec<u8> {
-        format!("identity profile|{user}").into_bytes()
-    }
-}
-
-/// A time as PostgreSQL keeps it: microseconds since 1970.
-mod microseconds {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-    use time::OffsetDateTime;
-
-    pub(super) fn serialize<S: Serializer>(time: &OffsetDateTime, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_i64((time.unix_timestamp_nanos() / 1_000) as i64)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<OffsetDateTime, D::Error> {
-        let microseconds = i64::deserialize(from)?;
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(microseconds) * 1_000).map_err(D::Error::custom)
-    }
 }
 
 #[cfg(test)]
@@ -297,31 +252,5 @@ mod tests {
         for right in ["correct horse", "  spaces stay  ", &"日".repeat(8), &"🦀".repeat(256)] {
             assert!(!refused(right), "{right}");
         }
-    }
-    #[test]
-    fn a_kept_profile_shows_no_address_and_opens_for_its_user_only() {
-        let ring = KeyRing::ephemeral();
-        let profile = Profile {
-            id: UserId::new(),
-            email: Email("ada@example.com".to_owned()),
-            username: Slug("ada".to_owned()),
-            first_name: name("Ada"),
-            last_name: name("Lovelace"),
-            epoch: 1,
-            version: 2,
-            created_at: OffsetDateTime::UNIX_EPOCH,
-        };
-        let sealed = SealedProfile::seal(&ring, &profile).unwrap();
-        assert!(
-            !STANDARD_NO_PAD
-                .decode(&sealed.0)
-                .unwrap()
-                .windows(3)
-                .any(|part| part == b"ada")
-        );
-        let opened = sealed.open(&ring, profile.id).unwrap();
-        assert_eq!((opened.email, opened.version), (profile.email, 2));
-        assert!(sealed.open(&ring, UserId::new()).is_none());
-        assert!(sealed.open(&KeyRing::ephemeral(), profile.id).is_none());
     }
 }

@@ -18,7 +18,7 @@ mod signing_key;
 mod totp;
 mod user;
 
-pub(crate) use account::{Email, Name, NewAccount, Password, PasswordHash, Profile, SealedProfile, Slug};
+pub(crate) use account::{Email, Name, NewAccount, Password, PasswordHash, Profile, Slug};
 pub(crate) use clock::{from_microseconds, microseconds, now};
 pub(crate) use device::{DeviceId, DeviceToken};
 pub(crate) use email_token::{EmailToken, Purpose};

@@ -16,13 +16,14 @@ mod user;
 
 use std::sync::Arc;
 
+use api::identity::v1::GetMeResponse;
 use kit::{
-    cache::Cache,
     crypto::KeyRing,
     db::Db,
     failpoint,
     rate::{Limit, Limiter},
     redis::Redis,
+    views::Views,
 };
 
 use crate::{
@@ -34,8 +35,8 @@ pub(crate) struct Identity {
     pub(crate) db: Db,
     pub(crate) redis: Redis,
     pub(crate) ring: Arc<KeyRing>,
-    /// Profiles, sealed, which change rarely; never permissions.
-    pub(crate) users: Cache,
+    /// What users are shown of themselves, sealed.
+    pub(crate) own_views: Views<GetMeResponse>,
     pub(crate) passwords: Passwords,
     pub(crate) limiter: Limiter,
     /// How often anybody may try to sign in.

@@ -13,10 +13,12 @@ use time::OffsetDateTime;
 use crate::{
     model::{Member, Membership, RoleId},
     schema::{organization_members, organizations, permissions, roles, users},
+    store::own_view,
 };
 
 /// Makes a member of the transaction's organization; `false` for one who is a member already.
 pub(crate) async fn insert(tx: &mut Tx, user: UserId, role_org: OrgId, role: RoleId) -> Result<bool> {
+    tx.changes(own_view::user(user));
     let made = diesel::insert_into(organization_members::table)
         .values((
             organization_members::org_id.eq(tx.org()),
@@ -112,6 +114,7 @@ pub(crate) async fn list_users(tx: &mut Tx) -> Result<Vec<UserId>> {
 
 /// Makes a member an owner who is not kept out; `false` for one who is it already.
 pub(crate) async fn make_owner(tx: &mut Tx, user: UserId) -> Result<bool> {
+    tx.changes(own_view::user(user));
     let other = organization_members::role_id
         .ne(RoleId::OWNER)
         .or(organization_members::suspended_at.is_not_null());
@@ -134,6 +137,7 @@ pub(crate) async fn make_owner(tx: &mut Tx, user: UserId) -> Result<bool> {
 }
 
 pub(crate) async fn update_role(tx: &mut Tx, user: UserId, (role_org, role): (OrgId, RoleId)) -> Result<()> {
+    tx.changes(own_view::user(user));
     diesel::update(organization_members::table.find((tx.org(), user)))
         .set((
             organization_members::role_org_id.eq(role_org),
@@ -146,6 +150,7 @@ pub(crate) async fn update_role(tx: &mut Tx, user: UserId, (role_org, role): (Or
 
 /// Takes a member out of the transaction's organization.
 pub(crate) async fn delete(tx: &mut Tx, user: UserId) -> Result<()> {
+    tx.changes(own_view::user(user));
     diesel::delete(organization_members::table.find((tx.org(), user)))
         .execute(tx)
         .await?;

@@ -7,6 +7,7 @@ pub(crate) mod lookup;
 pub(crate) mod mail;
 pub(crate) mod member;
 pub(crate) mod organization;
+pub(crate) mod own_view;
 pub(crate) mod password;
 pub(crate) mod reset;
 pub(crate) mod role;

@@ -22,6 +22,7 @@ use super::taken;
 use crate::{
     model::{Name, Organization, OrganizationChange, OrganizationKey, RESTORABLE, RoleId, SessionId, Slug},
     schema::{organization_domains, organization_members, organizations, sessions, users},
+    store::own_view,
 };
 
 /// Makes the transaction's organization; `false` where the slug is taken, and nothing has happened.
@@ -87,6 +88,7 @@ pub(crate) async fn permission_version(tx: &mut Tx) -> Result<Option<i64>> {
 
 /// Makes the permissions' next version.
 pub(crate) async fn update_permission_version(tx: &mut Tx) -> Result<i64> {
+    tx.changes(own_view::organization(tx.org()));
     Ok(diesel::update(organizations::table.find(tx.org()))
         .set(organizations::permission_version.eq(organizations::permission_version + 1))
         .returning(organizations::permission_version)
@@ -210,6 +212,7 @@ pub(crate) async fn count_owned(tx: &mut Tx, user: UserId) -> Result<Option<i64>
 /// # Errors
 /// RESOURCE_EXISTS where the slug is another's.
 pub(crate) async fn update(tx: &mut Tx, change: &OrganizationChange) -> Result<Organization> {
+    tx.changes(own_view::organization(tx.org()));
     diesel::update(organizations::table.find(tx.org()))
         .set((
             change.name.as_ref().map(|name| organizations::name.eq(name)),
@@ -233,6 +236,7 @@ pub(crate) async fn update_version(tx: &mut Tx) -> Result<Organization> {
 
 /// Deletes the transaction's organization, or brings it back.
 pub(crate) async fn update_deleted(tx: &mut Tx, deleted: bool) -> Result<Organization> {
+    tx.changes(own_view::organization(tx.org()));
     let at = if deleted { "clock_timestamp()" } else { "null" };
     Ok(diesel::update(organizations::table.find(tx.org()))
         .set((

@@ -18,6 +18,7 @@ use super::{api_key, taken};
 use crate::{
     model::{ApiKeyId, Held, Holders, Name, Position, Role, RoleContent, RoleId, ServiceAccountId},
     schema::{invitations, organization_members, permissions, roles, service_accounts, users},
+    store::own_view,
 };
 
 const OPEN: &str = "(accepted_at is null and revoked_at is null and expires_at > clock_timestamp())";
@@ -92,6 +93,7 @@ pub(crate) async fn insert(tx: &mut Tx, id: RoleId, content: &RoleContent) -> Re
 
 /// Makes a role what it shall be.
 pub(crate) async fn update(tx: &mut Tx, id: RoleId, content: &RoleContent) -> Result<Role> {
+    tx.changes(own_view::organization(tx.org()));
     let role = diesel::update(roles::table.find((tx.org(), id)))
         .set((
             roles::name.eq(&content.name),

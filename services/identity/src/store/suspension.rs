@@ -15,10 +15,12 @@ use kit::{
 use crate::{
     model::{Held, SessionId},
     schema::organization_members,
+    store::own_view,
 };
 
 /// Keeps a member out of the transaction's organization; `false` for one who is kept out already.
 pub(crate) async fn insert(tx: &mut Tx, user: UserId, reason: &str) -> Result<bool> {
+    tx.changes(own_view::user(user));
     let member = organization_members::table
         .find((tx.org(), user))
         .filter(organization_members::suspended_at.is_null());
@@ -34,6 +36,7 @@ pub(crate) async fn insert(tx: &mut Tx, user: UserId, reason: &str) -> Result<bo
 
 /// Lets a member in again; `false` for one who was not kept out.
 pub(crate) async fn delete(tx: &mut Tx, user: UserId) -> Result<bool> {
+    tx.changes(own_view::user(user));
     let member = organization_members::table.filter(
         organization_members::org_id
             .eq(tx.org())

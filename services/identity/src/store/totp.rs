@@ -8,7 +8,10 @@ use diesel::{
 use diesel_async::RunQueryDsl;
 use kit::{Result, db::Tx, failpoint, ids::UserId};
 
-use crate::schema::{recovery_codes, second_factors};
+use crate::{
+    schema::{recovery_codes, second_factors},
+    store::own_view,
+};
 
 /// A second factor, in force or waiting for its first code.
 #[derive(Debug, Queryable)]
@@ -74,6 +77,7 @@ pub(crate) async fn update_last_step(tx: &mut Tx, user: UserId, step: i64) -> Re
 
 /// Puts the factor in force by the code of a step.
 pub(crate) async fn confirm(tx: &mut Tx, user: UserId, step: i64) -> Result<()> {
+    tx.changes(own_view::user(user));
     diesel::update(second_factors::table.find(user))
         .set((
             second_factors::confirmed_at.eq(sql::<Nullable<Timestamptz>>("clock_timestamp()")),
@@ -86,6 +90,7 @@ pub(crate) async fn confirm(tx: &mut Tx, user: UserId, step: i64) -> Result<()> 
 
 /// Takes the factor and its recovery codes away.
 pub(crate) async fn delete(tx: &mut Tx, user: UserId) -> Result<()> {
+    tx.changes(own_view::user(user));
     diesel::delete(second_factors::table.find(user)).execute(tx).await?;
     Ok(())
 }

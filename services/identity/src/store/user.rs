@@ -19,6 +19,7 @@ use super::taken;
 use crate::{
     model::{Colleague, PendingAccount, Profile, ProfileChange},
     schema::{organization_members, roles, sessions, users},
+    store::own_view,
 };
 
 diesel::define_sql_function! {
@@ -90,6 +91,7 @@ pub(crate) async fn lock(tx: &mut Tx, user: UserId) -> Result<Option<Profile>> {
 /// # Errors
 /// RESOURCE_EXISTS where the user name is another's.
 pub(crate) async fn update(tx: &mut Tx, user: UserId, change: &ProfileChange) -> Result<Profile> {
+    tx.changes(own_view::user(user));
     diesel::update(users::table.find(user))
         .set((
             change.username.as_ref().map(|name| users::username.eq(name)),
@@ -189,8 +191,9 @@ pub(crate) async fn list_visited_orgs(tx: &mut Tx, user: UserId) -> Result<Vec<O
         .await?)
 }
 
-/// Makes an account one that is gone, and answers its last epoch and version; none if it was gone already.
-pub(crate) async fn delete(tx: &mut Tx, user: UserId, known_in: &[OrgId]) -> Result<Option<(i64, i64)>> {
+/// Makes an account one that is gone, and answers its last epoch; none if it was gone already.
+pub(crate) async fn delete(tx: &mut Tx, user: UserId, known_in: &[OrgId]) -> Result<Option<i64>> {
+    tx.changes(own_view::user(user));
     let known_in: Vec<uuid::Uuid> = known_in.iter().map(|org| org.0).collect();
     let gone = diesel::update(users::table.find(user).filter(users::deleted_at.is_null()))
         .set((
@@ -199,7 +202,7 @@ pub(crate) async fn delete(tx: &mut Tx, user: UserId, known_in: &[OrgId]) -> Res
             users::version.eq(users::version + 1),
             users::former_org_ids.eq(known_in),
         ))
-        .returning((users::epoch, users::version))
+        .returning(users::epoch)
         .get_result(tx)
         .await;
     Ok(gone.optional()?)

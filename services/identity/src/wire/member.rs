@@ -3,7 +3,7 @@
 use api::identity::v1::{self, InviteMemberRequest, UpdateMemberRequest};
 use kit::{
     Error, Reason, Result, Violations,
-    ids::{self, OrgId, UserId},
+    ids::{self, UserId},
 };
 
 use super::timestamp;
@@ -120,7 +120,8 @@ impl From<Profile> for v1::User {
 }
 
 /// A membership with what its role gives, seen with a token of `current`.
-pub(crate) fn membership(membership: Membership, held: &Held, current: Option<OrgId>) -> v1::Membership {
+/// Of no session in particular.
+pub(crate) fn membership(membership: Membership, held: &Held) -> v1::Membership {
     v1::Membership {
         organization_id: membership.org_id.to_string(),
         organization_name: membership.organization.as_str().to_owned(),
@@ -128,6 +129,6 @@ pub(crate) fn membership(membership: Membership, held: &Held, current: Option<Or
         role: membership.role.as_str().to_owned(),
         permissions: held.permissions().names().map(str::to_owned).collect(),
         joined_at: Some(timestamp(membership.joined_at)),
-        current: current == Some(membership.org_id),
+        current: false,
     }
 }

@@ -19,6 +19,7 @@ mod mail;
 mod member;
 mod organization;
 mod organization_end;
+mod own_view;
 mod ownership;
 mod permission;
 mod platform;

@@ -41,20 +41,25 @@ fn bytes(base32: &str) -> Vec<u8> {
         .collect()
 }
 
-async fn enroll(house: &House, who: &Person, password: &str) -> Result<EnrollTotpResponse, Status> {
+pub(crate) async fn enroll(house: &House, who: &Person, password: &str) -> Result<EnrollTotpResponse, Status> {
     let request = EnrollTotpRequest {
         password: password.to_owned(),
     };
     Ok(house.auth(who.token()).enroll_totp(request).await?.into_inner())
 }
 
-async fn confirm(house: &House, who: &Person, code: &str) -> Result<Vec<String>, Status> {
+pub(crate) async fn confirm(house: &House, who: &Person, code: &str) -> Result<Vec<String>, Status> {
     let request = ConfirmTotpRequest { code: code.to_owned() };
     let answer = house.auth(who.token()).confirm_totp(request).await?;
     Ok(answer.into_inner().recovery_codes)
 }
 
-async fn disable(house: &House, who: &Person, password: &str, code: &str) -> Result<DisableTotpResponse, Status> {
+pub(crate) async fn disable(
+    house: &House,
+    who: &Person,
+    password: &str,
+    code: &str,
+) -> Result<DisableTotpResponse, Status> {
     let request = DisableTotpRequest {
         password: password.to_owned(),
         code: code.to_owned(),

@@ -6,7 +6,10 @@ use prost_types::FieldMask;
 use testkit::Role;
 use tonic::Status;
 
-use crate::house::{House, Person, metadata, reason, reason_of, request_id, violations};
+use crate::{
+    house::{House, PASSWORD, Person, metadata, reason, reason_of, request_id, violations},
+    totp::{code, confirm, enroll},
+};
 
 async fn list(house: &House, by: &Person, query: &str) -> Vec<OrganizationUser> {
     let request = ListUsersRequest {
@@ -39,7 +42,7 @@ fn change(user: User, etag: &str, fields: &[&str]) -> UpdateUserRequest {
 }
 
 /// Gives oneself another first name, whatever it is now.
-async fn rename(house: &House, who: &Person, first_name: &str) -> Result<User, Status> {
+pub(crate) async fn rename(house: &House, who: &Person, first_name: &str) -> Result<User, Status> {
     let now = me(house, who).await;
     let new = User {
         first_name: first_name.to_owned(),
@@ -272,15 +275,9 @@ async fn whether_a_second_factor_is_in_force_is_told_to_its_user() {
     let house = House::open().await;
     let ada = house.person("ada").await;
     assert!(!me(&house, &ada).await.totp);
-    let begun = format!(
-        "insert into second_factors (user_id, secret) values ('{}', 'sealed')",
-        ada.user
-    );
-    house.sql(&begun).await;
+    let begun = enroll(&house, &ada, PASSWORD).await.unwrap();
     assert!(!me(&house, &ada).await.totp);
-    house
-        .sql("update second_factors set confirmed_at = now(), last_step = 1")
-        .await;
+    confirm(&house, &ada, &code(&begun.secret, 0)).await.unwrap();
     assert!(me(&house, &ada).await.totp);
 }
 

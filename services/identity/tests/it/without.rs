@@ -105,3 +105,9 @@ async fn without_the_founders_lock_a_user_owns_one_too_many() {
     let test = "organization::a_user_owns_at_most_a_hundred_also_when_two_are_made_at_once";
     assert!(fails_without("identity.founder_lock", test).await);
 }
+
+#[tokio::test]
+async fn without_the_look_at_changes_users_see_what_they_were() {
+    let test = "own_view::every_change_of_what_users_see_of_themselves_is_seen_at_once";
+    assert!(fails_without("view_changes.identity.own.v1", test).await);
+}

@@ -28,16 +28,6 @@ const MOST_SOUGHT: usize = 1_000;
 const MOST_PATH_CHARACTERS: usize = 1_000;
 const HASH_CONTEXT: &str = "terraform_state masked value";
 
-/// One attribute that is not the same on both sides.
-#[cfg(test)]
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Difference {
-    /// As Terraform writes it: `tags["Name"]`, `ingress[0].cidr`.
-    pub(crate) path: String,
-    /// What it was and is; `None` where that is kept back.
-    pub(crate) values: Option<Values>,
-}
-
 /// The two values of an attribute.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Values {
@@ -109,18 +99,8 @@ pub(crate) struct Side<'a> {
     pub(crate) marks: Option<&'a Value>,
 }
 
-/// The differences between a resource's two sides, in the order of their paths; at most `most` and one.
-#[cfg(test)]
-pub(crate) fn differences(resource_type: &str, before: Side<'_>, after: Side<'_>, most: usize) -> Vec<Difference> {
-    let found = compare(resource_type, before, after, most).into_iter();
-    let told = found.map(|found| Difference {
-        values: found.values(),
-        path: found.path,
-    });
-    told.collect()
-}
-
-/// The differences between a resource's two sides, without a copy of any value; at most `most` and one.
+/// The differences between a resource's two sides, in the order of their paths, without a copy of any value; at most `most`
+/// and one.
 pub(crate) fn compare<'a>(resource_type: &str, before: Side<'a>, after: Side<'a>, most: usize) -> Vec<Found<'a>> {
     let mut marked = HashSet::new();
     before.marked(&mut marked);

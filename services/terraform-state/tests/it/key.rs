@@ -1,11 +1,10 @@
 //! The keys that states are sealed with.
 
-use std::process::{Command, Stdio};
-
 use api::terraform_state::v1::{
     GetKeyStatusRequest, KeyRotation, RotateKeysRequest, key_service_client::KeyServiceClient,
 };
 use kit::ids::OrgId;
+use terraform_state::offline::Problem;
 use testkit::{Caller, Role};
 use tonic::Status;
 
@@ -123,23 +122,20 @@ async fn a_version_that_cannot_be_opened_is_counted_and_keeps_no_other_from_its_
     replica.stop().await;
 }
 
-/// Runs the program that reads states while the service is down.
-fn board3(world: &World, arguments: &[&str]) -> (Option<i32>, Vec<u8>, String) {
-    let key = "06".repeat(32);
+/// Reads a state as `board3 state decrypt` does, while the service is down: what is written, or what is told instead.
+async fn decrypted(world: &World, arguments: &[&str]) -> Result<Vec<u8>, String> {
     let org = world.org.to_string();
-    let output = Command::new(env!("CARGO_BIN_EXE_board3"))
-        .env_clear()
-        .env("TERRAFORM_STATE_ENCRYPTION_KEY", key)
-        .args(["state", "decrypt", "--organization", &org])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    (
-        output.status.code(),
-        output.stdout,
-        String::from_utf8_lossy(&output.stderr).into_owned(),
-    )
+    let arguments = [&["decrypt", "--organization", &org], arguments].concat();
+    let key = |name: &str| (name == "TERRAFORM_STATE_ENCRYPTION_KEY").then(|| "06".repeat(32));
+    let mut out = Vec::new();
+    match terraform_state::offline::run(arguments.iter().map(Into::into), key, &mut out).await {
+        Ok(()) => Ok(out),
+        Err(Problem::Met(problem)) => {
+            assert_eq!(out, b"", "{problem}");
+            Err(problem)
+        }
+        Err(Problem::Asked(problem)) => panic!("{problem}"),
+    }
 }
 
 #[tokio::test]
@@ -158,11 +154,13 @@ async fn a_state_is_decrypted_while_the_service_is_down() {
         2
     );
     let url = world.served.database.url(terraform_state::SERVICE.slice, Role::App);
-    let of = |more: &[&str]| board3(&world, &[&["--state", "team/prod", "--database", &url], more].concat());
-    assert_eq!(of(&[]), (Some(0), sent(3).into_bytes(), String::new()));
-    assert_eq!(of(&["--version", "1"]), (Some(0), sent(1).into_bytes(), String::new()));
-    let (code, out, told) = of(&["--version", "9"]);
-    assert_eq!((code, out.len()), (Some(1), 0));
+    let of = async |more: &[&str]| {
+        let arguments = [&["--state", "team/prod", "--database", &url], more].concat();
+        decrypted(&world, &arguments).await
+    };
+    assert_eq!(of(&[]).await, Ok(sent(3).into_bytes()));
+    assert_eq!(of(&["--version", "1"]).await, Ok(sent(1).into_bytes()));
+    let told = of(&["--version", "9"]).await.unwrap_err();
     assert!(told.contains("there is no version 9"), "{told}");
     // From a dump alone, as pg_dump writes it.
     let mut dump = String::new();
@@ -193,14 +191,14 @@ async fn a_state_is_decrypted_while_the_service_is_down() {
     std::fs::write(&path, dump).unwrap();
     let (path, out) = (path.to_str().unwrap(), out.to_str().unwrap());
     let from_dump = ["--state", "team/prod", "--version", "2", "--dump", path, "--out", out];
-    assert_eq!(board3(&world, &from_dump), (Some(0), Vec::new(), String::new()));
+    assert_eq!(decrypted(&world, &from_dump).await, Ok(Vec::new()));
     assert_eq!(std::fs::read(out).unwrap(), sent(2).into_bytes());
     // What is there is not written over.
-    assert_eq!(board3(&world, &from_dump).0, Some(1));
+    assert!(decrypted(&world, &from_dump).await.is_err());
+    assert_eq!(std::fs::read(out).unwrap(), sent(2).into_bytes());
     // A damaged content is none.
     let damage = "update state_chunks set sealed = set_byte(sealed, 60, get_byte(sealed, 60) # 1)";
     world.admin.batch_execute(damage).await.unwrap();
-    let (code, out, told) = of(&[]);
-    assert_eq!((code, out.len()), (Some(1), 0));
+    let told = of(&[]).await.unwrap_err();
     assert!(told.contains("corrupt"), "{told}");
 }

@@ -13,6 +13,7 @@ use crate::{
     auth::scope::Begins,
     crypto::KeyRing,
     error::{Error, Reason, Result},
+    redis::Redis,
 };
 
 mod dial;
@@ -39,6 +40,8 @@ pub struct Db {
     slice: &'static str,
     ring: Arc<KeyRing>,
     committed: Arc<Notify>,
+    /// Where changes are noted that views show.
+    redis: Option<Redis>,
 }
 
 /// What a pool holds and has waited for.
@@ -81,7 +84,14 @@ impl Db {
             slice,
             ring,
             committed: Arc::new(Notify::new()),
+            redis: None,
         }
+    }
+
+    /// Notes in this Redis what its transactions change of what [views](crate::views) show.
+    pub fn noting(mut self, redis: Redis) -> Self {
+        self.redis = Some(redis);
+        self
     }
 
     /// Whether the database answers.
@@ -165,6 +175,7 @@ impl Db {
             self.slice,
             self.ring.clone(),
             self.committed.clone(),
+            self.redis.clone(),
         ))
     }
 

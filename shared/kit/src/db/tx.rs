@@ -1,17 +1,15 @@
 //! The transaction guard.
 //!
-//! `BEGIN` and the tenant's settings travel as one simple query, joined with the first statement.
+//! `BEGIN` and the tenant's settings travel as one simple query, joined with the next statement.
 //! COMMIT is never joined with a statement: one that is not yet prepared would run after it and see no rows.
 
 use std::sync::Arc;
 
 use api::events::v1::{Event, event::Payload};
 use diesel::dsl::{IntervalDsl, now};
-use diesel::query_builder::{AsQuery, QueryFragment, QueryId};
 use diesel::upsert::excluded;
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, QueryResult};
-use diesel_async::{AsyncConnectionCore, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
-use futures_util::{FutureExt, future::BoxFuture, stream::BoxStream};
+use diesel::{ExpressionMethods, OptionalExtension, QueryDsl};
+use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
 use prost::Message;
 use secrecy::ExposeSecret;
 use tokio::sync::Notify;
@@ -28,7 +26,11 @@ use crate::{
     error::{Error, Reason, Result},
     failpoint,
     ids::{OrgId, Principal},
+    redis::Redis,
+    views,
 };
+
+mod statements;
 
 /// How many events one statement writes; PostgreSQL takes 65,535 values, and an event has three.
 const EVENTS_AT_ONCE: usize = 10_000;
@@ -48,8 +50,9 @@ pub trait About {
 /// an open connection that is dropped (a cancelled or panicked call) is closed by the pool.
 pub struct Tx {
     connection: bb8::PooledConnection<'static, Manager>,
-    /// `BEGIN` and its settings, until the first statement takes them along.
-    begin: Option<String>,
+    /// `BEGIN`, and the tenant's settings whenever they change, until the next statement takes them along.
+    ahead: Option<String>,
+    begun: bool,
     origin: Tenancy,
     tenancy: Tenancy,
     may_enter: bool,
@@ -58,11 +61,14 @@ pub struct Tx {
     ring: Arc<KeyRing>,
     about: Option<(&'static str, String)>,
     told: Vec<(OrgId, Event)>,
+    /// What views may show and is otherwise after the commit.
+    changed: Vec<String>,
     cause: Option<record::Cause>,
     claimed: bool,
     /// Whether the outbox has new rows, for the relay to be woken.
     wrote: bool,
     committed: Arc<Notify>,
+    redis: Option<Redis>,
 }
 
 /// What became of a request id.
@@ -80,20 +86,22 @@ impl Tx {
         slice: &'static str,
         ring: Arc<KeyRing>,
         committed: Arc<Notify>,
+        redis: Option<Redis>,
     ) -> Self {
         let tenancy = scope.tenancy();
         let call = scope.call().cloned();
         let timeout = call
             .as_ref()
             .map_or(30_000, |call| call.remaining().as_millis().clamp(1, 60_000));
-        let begin = format!(
+        let ahead = format!(
             "begin; {}, set_config('statement_timeout', '{timeout}', true)",
             settings(tenancy)
         );
         connection.open = true;
         Tx {
             connection,
-            begin: Some(begin),
+            ahead: Some(ahead),
+            begun: false,
             origin: tenancy,
             tenancy,
             may_enter: scope.may_enter(),
@@ -102,10 +110,12 @@ impl Tx {
             ring,
             about: None,
             told: Vec::new(),
+            changed: Vec::new(),
             cause: None,
             claimed: false,
             wrote: false,
             committed,
+            redis,
         }
     }
 
@@ -127,6 +137,11 @@ impl Tx {
     /// Names what the audit event is about; the last word counts.
     pub fn about<T: About>(&mut self, resource: &T) {
         self.about = Some((T::TYPE, resource.id()));
+    }
+
+    /// Names something that [views](crate::views) show: those that show it are void once the transaction is committed.
+    pub fn changes(&mut self, part: String) {
+        self.changed.push(part);
     }
 
     /// Tells peers of a change in the transaction's organization.
@@ -200,13 +215,14 @@ impl Tx {
             return Err(Error::internal("a transaction of an organization cannot enter another"));
         }
         self.tenancy = Tenancy { org, principal };
-        self.apply_settings(self.tenancy).await
+        self.apply_settings(self.tenancy);
+        Ok(())
     }
 
     /// A savepoint around `body`: on an error everything since is undone and the transaction goes on.
     pub async fn savepoint<R>(&mut self, body: impl AsyncFnOnce(&mut Tx) -> Result<R>) -> Result<Result<R>> {
         self.batch_execute("savepoint attempt").await?;
-        let told = self.told.len();
+        let (told, changed) = (self.told.len(), self.changed.len());
         match body(self).await {
             Ok(answer) => {
                 self.batch_execute("release savepoint attempt").await?;
@@ -214,6 +230,7 @@ impl Tx {
             }
             Err(error) => {
                 self.told.truncate(told);
+                self.changed.truncate(changed);
                 self.batch_execute("rollback to savepoint attempt; release savepoint attempt")
                     .await?;
                 Ok(Err(error))
@@ -313,7 +330,7 @@ impl Tx {
         };
         let entered = self.tenancy;
         if entered.org != self.origin.org {
-            self.apply_settings(self.origin).await?;
+            self.apply_settings(self.origin);
         }
         let resource = self.about.as_ref().map(|(_, id)| id.clone());
         diesel::update(requests::table.find((
@@ -344,7 +361,7 @@ impl Tx {
         events.append(&mut self.told);
         self.write_events(events).await?;
         failpoint::hit("tx.before_commit").await?;
-        if self.begin.is_none() {
+        if self.begun {
             let mut pg = &self.connection.pg;
             pg.batch_execute("commit").await?;
         }
@@ -352,12 +369,24 @@ impl Tx {
         if self.wrote {
             self.committed.notify_one();
         }
+        let Tx {
+            connection,
+            redis,
+            changed,
+            ..
+        } = self;
+        drop(connection);
+        if let Some(redis) = redis.filter(|_| !changed.is_empty()) {
+            // A caller who hangs up at this moment does not keep it from being noted.
+            let noted = tokio::spawn(async move { views::note(&redis, &changed).await });
+            noted.await.map_err(Error::internal)?;
+        }
         Ok(())
     }
 
     /// Ends the transaction without a trace; a connection on which even that fails is closed.
     pub(crate) async fn roll_back(mut self) {
-        if self.begin.is_some() || (&self.connection.pg).batch_execute("rollback").await.is_ok() {
+        if !self.begun || (&self.connection.pg).batch_execute("rollback").await.is_ok() {
             self.connection.open = false;
         }
     }
@@ -403,9 +432,18 @@ impl Tx {
         .into_bytes()
     }
 
-    async fn apply_settings(&mut self, tenancy: Tenancy) -> Result<()> {
-        self.batch_execute(&settings(tenancy)).await?;
-        Ok(())
+    fn apply_settings(&mut self, tenancy: Tenancy) {
+        let ahead = self.ahead.get_or_insert_default();
+        if !ahead.is_empty() {
+            ahead.push_str("; ");
+        }
+        ahead.push_str(&settings(tenancy));
+    }
+
+    /// What goes ahead of the statement that is sent now.
+    fn take_ahead(&mut self) -> Option<String> {
+        self.begun = true;
+        self.ahead.take()
     }
 }
 
@@ -421,62 +459,4 @@ fn settings(tenancy: Tenancy) -> String {
         "select set_config('app.org', '{}', true), set_config('app.user', '{user}', true)",
         tenancy.org
     )
-}
-
-impl SimpleAsyncConnection for Tx {
-    async fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
-        let begin = self.begin.take();
-        let mut pg = &self.connection.pg;
-        match begin {
-            None => pg.batch_execute(query).await,
-            Some(begin) => pg.batch_execute(&format!("{begin}; {query}")).await,
-        }
-    }
-}
-
-impl AsyncConnectionCore for Tx {
-    type ExecuteFuture<'conn, 'query> = BoxFuture<'conn, QueryResult<usize>>;
-    type LoadFuture<'conn, 'query> = BoxFuture<'conn, QueryResult<Self::Stream<'conn, 'query>>>;
-    type Stream<'conn, 'query> = BoxStream<'static, QueryResult<Self::Row<'conn, 'query>>>;
-    type Row<'conn, 'query> = <AsyncPgConnection as AsyncConnectionCore>::Row<'conn, 'query>;
-    type Backend = diesel::pg::Pg;
-
-    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> Self::LoadFuture<'conn, 'query>
-    where
-        T: AsQuery + 'query,
-        T::Query: QueryFragment<Self::Backend> + QueryId + 'query,
-    {
-        let begin = self.begin.take();
-        let pg: &'conn AsyncPgConnection = &self.connection.pg;
-        let load = AsyncConnectionCore::load(&mut { pg }, source);
-        joined(pg, begin, load)
-    }
-
-    fn execute_returning_count<'conn, 'query, T>(&'conn mut self, source: T) -> Self::ExecuteFuture<'conn, 'query>
-    where
-        T: QueryFragment<Self::Backend> + QueryId + 'query,
-    {
-        let begin = self.begin.take();
-        let pg: &'conn AsyncPgConnection = &self.connection.pg;
-        let execute = AsyncConnectionCore::execute_returning_count(&mut { pg }, source);
-        joined(pg, begin, execute)
-    }
-}
-
-/// Sends `begin`, if it is still to be sent, directly before the statement, without waiting for its answer.
-fn joined<'conn, T: Send + 'conn>(
-    pg: &'conn AsyncPgConnection,
-    begin: Option<String>,
-    statement: BoxFuture<'conn, QueryResult<T>>,
-) -> BoxFuture<'conn, QueryResult<T>> {
-    match begin {
-        None => statement,
-        Some(begin) => async move {
-            let mut pg = pg;
-            // The first is polled first, so it is first on the wire.
-            let ((), answer) = futures_util::future::try_join(pg.batch_execute(&begin), statement).await?;
-            Ok(answer)
-        }
-        .boxed(),
-    }
 }

@@ -179,7 +179,8 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
         slice,
         config.ring.clone(),
         config.log_sql,
-    );
+    )
+    .noting(redis.clone());
     let worker = Db::new(
         &config.database_worker_url,
         6,
@@ -187,6 +188,7 @@ pub async fn start(service: Service, mut env: Env) -> Result<Running, Problems> 
         config.ring.clone(),
         config.log_sql,
     )
+    .noting(redis.clone())
     .with_signal_of(&db);
     let shutdown = CancellationToken::new();
     let kit = Kit {

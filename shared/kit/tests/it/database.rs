@@ -31,7 +31,7 @@ use uuid::Uuid;
 use crate::{events::SLICE, eventually};
 
 /// Members whose user name is the number of times that they were written.
-const COUNTED: Service = Service {
+pub(crate) const COUNTED: Service = Service {
     slice: &SLICE,
     configure,
 };

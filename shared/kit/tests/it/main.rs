@@ -14,6 +14,7 @@ mod jobs;
 mod rate;
 mod redis;
 mod streams;
+mod views;
 
 use std::time::Duration;
 

@@ -68,6 +68,35 @@ async fn parallel_calls_never_exceed_the_burst() {
 }
 
 #[tokio::test]
+async fn of_a_wide_limit_processes_take_bundles_and_together_never_more_than_the_burst() {
+    let redis = shared_redis().await;
+    let limiters = [Limiter::new(redis.clone()), Limiter::new(redis.clone())];
+    // A call comes back each minute: none while the test runs.
+    let wide = [limit("wide", 1, 640)];
+    let mut now = START;
+    // So far the shared bucket was emptied, in calls.
+    let taken = async |now: i64| {
+        let tat = redis.get(&redis.key(["rate", "wide"])).await.unwrap().unwrap();
+        let tat: i64 = String::from_utf8(tat).unwrap().parse().unwrap();
+        (tat - now) / 60_000_000
+    };
+    for made in 1..=25 {
+        assert!(limiters[0].check_at(&wide, now).await.allowed);
+        assert_eq!(taken(now).await, (made + 9) / 10 * 10);
+    }
+    // What was taken and not made within its time is lost.
+    now += 11_000_000;
+    assert!(limiters[0].check_at(&wide, now).await.allowed);
+    assert_eq!((taken(now).await, limiters[0].local_checks()), (39, 0));
+
+    let mut made = 26;
+    for call in 0..2_000 {
+        made += u32::from(limiters[call % 2].check_at(&wide, now).await.allowed);
+    }
+    assert_eq!(made, 640 - 5);
+}
+
+#[tokio::test]
 async fn a_spent_limit_comes_back_with_time_and_leaves_no_key() {
     let redis = shared_redis().await;
     let limiter = Limiter::new(redis.clone());

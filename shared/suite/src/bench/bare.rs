@@ -99,7 +99,7 @@ pub(super) async fn start(dir: &Path) -> Result<(Guard, SocketAddr)> {
     let file = dir.join("bare-address");
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["bench", VERB]).env(ADDRESS, &file);
-    let guard = Guard::spawn(&command, "TERM", None, &dir.join("bare.log"))?;
+    let guard = Guard::spawn(&command, "KILL", None, &dir.join("bare.log"))?;
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let text = std::fs::read_to_string(&file).unwrap_or_default();

@@ -1,4 +1,5 @@
 //! One line per figure: what, the target, what was measured, and whether that is met.
+#![allow(clippy::print_stdout, reason = "what a person sees of `bench`")]
 
 use std::fmt::{self, Display, Write};
 
@@ -10,7 +11,8 @@ struct Line {
     what: String,
     target: String,
     measured: String,
-    met: bool,
+    /// None where nothing is promised.
+    met: Option<bool>,
 }
 
 impl Table {
@@ -24,13 +26,28 @@ impl Table {
         self.line(what, "≤", target, measured, unit, measured <= target);
     }
 
+    /// Something of which nothing is promised.
+    pub(super) fn told(&mut self, what: &str, measured: f64) {
+        let line = Line {
+            what: what.to_owned(),
+            target: String::new(),
+            measured: number(measured),
+            met: None,
+        };
+        println!("{}: {}", line.what, line.measured);
+        self.0.push(line);
+    }
+
+    /// Tells it at once: a run takes minutes.
     fn line(&mut self, what: &str, sign: &str, target: f64, measured: f64, unit: &str, met: bool) {
-        self.0.push(Line {
+        let line = Line {
             what: what.to_owned(),
             target: format!("{sign} {} {unit}", number(target)),
             measured: format!("{} {unit}", number(measured)),
-            met,
-        });
+            met: Some(met),
+        };
+        println!("{}: {} ({})", line.what, line.measured, line.target);
+        self.0.push(line);
     }
 }
 
@@ -44,7 +61,11 @@ impl Display for Table {
         let measured = widest(|line| &line.measured, 8);
         writeln!(f, "{:<what$}  {:<target$}  {:<measured$}", "what", "target", "measured")?;
         for line in &self.0 {
-            let met = if line.met { "met" } else { "MISSED" };
+            let met = match line.met {
+                Some(true) => "met",
+                Some(false) => "MISSED",
+                None => "",
+            };
             writeln!(
                 f,
                 "{:<what$}  {:<target$}  {:<measured$}  {met}",
@@ -81,9 +102,10 @@ mod tests {
         let mut table = Table::default();
         table.at_least("verified", 200_000.0, 199_999.0, "/s");
         table.at_most("slower", 2.0, 1.25, "times");
+        table.told("cycles", 7.0);
         let text = table.to_string();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 3);
+        assert_eq!(lines.len(), 4);
         assert!(lines[1].contains("≥ 200,000 /s") && lines[1].contains("199,999 /s") && lines[1].ends_with("MISSED"));
         assert!(lines[2].contains("1.25 times") && lines[2].ends_with("met") && !lines[2].contains("MISSED"));
     }

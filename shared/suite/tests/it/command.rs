@@ -264,7 +264,14 @@ async fn given_servers_are_used_with_passwords_of_their_own() {
 
 #[test]
 fn an_unknown_verb_or_option_is_answered_with_the_verbs() {
-    for arguments in [&["fly"][..], &["up", "--high"], &["psql"], &["up", "--port-base", "80"]] {
+    for arguments in [
+        &["fly"][..],
+        &["up", "--high"],
+        &["psql"],
+        &["up", "--port-base", "80"],
+        &["state", "encrypt"],
+        &["state", "decrypt"],
+    ] {
         let output = Command::new(env!("CARGO_BIN_EXE_board3"))
             .args(arguments)
             .current_dir("/")

@@ -24,17 +24,25 @@ async fn the_lines_of_the_readme_work_as_they_stand() {
         .collect();
     let dir = tempfile::tempdir().unwrap();
     let blocks = blocks("Use");
-    assert_eq!(blocks.len(), 4, "calls, terraform, a pipeline, buf");
+    assert_eq!(
+        blocks.len(),
+        5,
+        "calls, terraform, a pipeline, a state out of a dump, buf"
+    );
     if !missing.is_empty() {
         eprintln!("SKIPPED most lines: there is no {}", missing.join(", no "));
     }
     // buf's needs neither.
     let first = if missing.is_empty() { 0 } else { blocks.len() - 1 };
     let mut script = vec![
-        // As if the repository's tools and environment lay here.
+        // As if the repository's tools, verbs and environment lay here.
         format!("cd {}", dir.path().display()),
         format!("ln -s {} .board3", home.layout.dir().display()),
         format!("ln -s {}/../../.tools .tools", env!("CARGO_MANIFEST_DIR")),
+        format!(
+            "printf '#!/bin/sh\\nexec {} \"$@\"\\n' > dev && chmod +x dev",
+            env!("CARGO_BIN_EXE_board3")
+        ),
         ". .board3/env".to_owned(),
     ];
     script.extend(blocks[first..].iter().map(|block| (*block).to_owned()));
@@ -46,5 +54,7 @@ async fn the_lines_of_the_readme_work_as_they_stand() {
             said.contains("\"complete\": true") && said.contains("\"pipelineId\""),
             "{said}"
         );
+        let state = std::fs::read_to_string(dir.path().join("web-app.tfstate")).unwrap();
+        assert!(state.contains("\"serial\":"), "{state}");
     }
 }

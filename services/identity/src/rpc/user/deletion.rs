@@ -13,7 +13,6 @@ use kit::{
 };
 use tonic::{Request, Response, Status};
 
-use super::me::profile_key;
 use crate::{
     forgetting::tell_anonymized,
     model::{Account, SessionId},
@@ -35,7 +34,7 @@ pub(super) async fn delete_user(
     let farewell = Farewell::try_from(request)?;
     reauthenticate(identity, &scope, &farewell.password).await?;
     let user = scope.user();
-    let (mut ended, mut version) = (Vec::new(), 0);
+    let mut ended = Vec::new();
     let answer = identity.db.write(&scope, async |tx| {
         let known_in = places(tx, user).await?;
         // In the order of all: a login holds the second factor, then organizations, then users, then what refers to them.
@@ -52,8 +51,7 @@ pub(super) async fn delete_user(
         }
         // Accounts belong to no organization: what ends one is an event of the platform's.
         tx.enter(OrgId::PLATFORM, Principal::User(user)).await?;
-        let (epoch, last) = store::user::delete(tx, user, &known_in).await?.ok_or_else(gone)?;
-        version = last;
+        let epoch = store::user::delete(tx, user, &known_in).await?.ok_or_else(gone)?;
         for org in &known_in {
             let payload = UserEpochChanged {
                 user_id: user.to_string(),
@@ -64,7 +62,6 @@ pub(super) async fn delete_user(
         if farewell.anonymize {
             for account in store::user::anonymize(tx, user).await? {
                 tell_anonymized(tx, &account);
-                version = account.version;
             }
         }
         tx.about(&Account(user));
@@ -72,8 +69,6 @@ pub(super) async fn delete_user(
     });
     let answer = answer.await?;
     identity.hide_all(&ended).await;
-    // With Redis away it ends by itself; nobody has a token to read it with.
-    let _ = identity.users.invalidate(&profile_key(user), version).await;
     Ok(answer)
 }
 

@@ -1,6 +1,6 @@
 //! The caller's own account.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use api::{
     events::v1::{UserChanged, event::Payload},
@@ -10,19 +10,19 @@ use kit::{
     Error, Reason,
     auth::{UserScope, admitted},
     failpoint,
-    ids::{OrgId, UserId},
+    ids::OrgId,
+    views::View,
 };
+use prost::Message;
+use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    model::{Account, Held, RoleId, SealedProfile},
+    model::{Account, Held, RoleId},
     rpc::Identity,
-    store,
+    store::{self, own_view},
     wire::{self, OwnChange},
 };
-
-/// How long a profile may come from Redis.
-const PROFILE_KEPT: Duration = Duration::from_secs(30 * 60);
 
 pub(super) async fn get_me(
     identity: &Identity,
@@ -30,36 +30,46 @@ pub(super) async fn get_me(
 ) -> Result<Response<GetMeResponse>, Status> {
     let (scope, GetMeRequest {}): (UserScope, _) = admitted(request)?;
     let user = scope.user();
-    let find = async || {
-        identity
-            .db
-            .read(&scope, async |tx| store::user::find(tx, user).await)
-            .await
+    let context = format!("identity own view|{user}").into_bytes();
+    let open = |sealed: &[u8]| {
+        let body = identity.ring.open(sealed, &context).ok()?;
+        GetMeResponse::decode(body.expose_secret()).ok()
     };
     let load = || async {
-        let Some(profile) = find().await? else { return Ok(None) };
-        let sealed = SealedProfile::seal(&identity.ring, &profile)?;
-        Ok(Some((sealed, profile.version)))
+        let Some((value, shows)) = read_own(identity, &scope).await? else {
+            return Ok(None);
+        };
+        let body = identity.ring.seal(&value.encode_to_vec(), &context);
+        Ok(Some(View { value, body, shows }))
     };
-    let kept: Option<SealedProfile> = identity
-        .users
-        .get_or_load(&profile_key(user), PROFILE_KEPT, load)
-        .await?;
-    let profile = match kept.and_then(|kept| kept.open(&identity.ring, user)) {
-        Some(profile) => Some(profile),
-        // Sealed under a key that is gone.
-        None => find().await?,
-    };
-    let profile = profile.ok_or_else(|| Error::new(Reason::SessionRevoked, "the session has ended"))?;
-    // Permissions are never cached: they are read as they are now.
-    let read = identity.db.read(&scope, async |tx| {
+    let answer = identity.own_views.get_or_load(&user.to_string(), open, load).await?;
+    let answer = answer.ok_or_else(|| Error::new(Reason::SessionRevoked, "the session has ended"))?;
+    let mut answer = GetMeResponse::clone(&answer);
+    let current = scope.org().map(|org| org.to_string());
+    for membership in &mut answer.memberships {
+        membership.current = current.as_ref() == Some(&membership.organization_id);
+    }
+    Ok(Response::new(answer))
+}
+
+/// What a user is shown of the own account, of no session in particular, and the parts that it shows.
+async fn read_own(identity: &Identity, scope: &UserScope) -> kit::Result<Option<(GetMeResponse, Vec<String>)>> {
+    let user = scope.user();
+    let read = identity.db.read(scope, async |tx| {
+        let Some(profile) = store::user::find(tx, user).await? else {
+            return Ok(None);
+        };
         let memberships = store::member::list_memberships(tx, user).await?;
         let roles: Vec<_> = memberships.iter().map(|one| (one.role_org_id, one.role_id)).collect();
         let grants = store::member::list_grants(tx, &roles).await?;
         let totp = store::totp::enrolled(tx, user).await?;
-        Ok((memberships, grants, totp))
+        // Also those that are not shown now: deleted ones may come back.
+        let orgs = store::user::list_orgs(tx, user).await?;
+        Ok(Some((profile, memberships, grants, totp, orgs)))
     });
-    let (memberships, grants, totp) = read.await?;
+    let Some((profile, memberships, grants, totp, orgs)) = read.await? else {
+        return Ok(None);
+    };
     let mut by_role: HashMap<(OrgId, RoleId), Vec<String>> = HashMap::new();
     for (org, role, grant) in grants {
         by_role.entry((org, role)).or_default().push(grant);
@@ -71,12 +81,14 @@ pub(super) async fn get_me(
     let nothing = Held::default();
     let memberships = memberships.into_iter().map(|one| {
         let held = held.get(&(one.role_org_id, one.role_id)).unwrap_or(&nothing);
-        wire::membership(one, held, scope.org())
+        wire::membership(one, held)
     });
-    Ok(Response::new(GetMeResponse {
+    let answer = GetMeResponse {
         user: Some(wire::own_user(profile, totp)),
         memberships: memberships.collect(),
-    }))
+    };
+    let shows = orgs.into_iter().map(own_view::organization);
+    Ok(Some((answer, shows.chain([own_view::user(user)]).collect())))
 }
 
 pub(super) async fn update_user(
@@ -86,14 +98,12 @@ pub(super) async fn update_user(
     let (scope, request): (UserScope, _) = admitted(request)?;
     let OwnChange { etag, change } = OwnChange::try_from(request)?;
     let user = scope.user();
-    let mut version = None;
     let answer = identity.db.write(&scope, async |tx| {
         let gone = || Error::new(Reason::SessionRevoked, "the session has ended");
         let before = store::user::lock(tx, user).await?.ok_or_else(gone)?;
         etag.expect(before.version, "account")?;
         failpoint::hit_in("identity.user_locked", &user.to_string()).await?;
         let profile = store::user::update(tx, user, &change).await?;
-        version = Some(profile.version);
         for org in store::user::list_orgs(tx, user).await? {
             let payload = UserChanged {
                 user_id: user.to_string(),
@@ -109,15 +119,5 @@ pub(super) async fn update_user(
             user: Some(wire::own_user(profile, totp)),
         })
     });
-    let answer = answer.await?;
-    // With Redis away the old names are seen until what is kept ends.
-    if let Some(version) = version {
-        let _ = identity.users.invalidate(&profile_key(user), version).await;
-    }
-    Ok(answer)
-}
-
-/// Where a user's profile is kept in Redis.
-pub(super) fn profile_key(user: UserId) -> String {
-    format!("{}.{user}", OrgId::PLATFORM)
+    Ok(answer.await?)
 }

@@ -8,14 +8,14 @@ fn told(before: &Value, after: &Value, marks: [Value; 2]) -> Vec<String> {
         value: Some(value),
         marks: Some(marks),
     };
-    let found = differences("fake_server", side(before, &marks[0]), side(after, &marks[1]), 1_000);
+    let found = compare("fake_server", side(before, &marks[0]), side(after, &marks[1]), 1_000);
     found
         .into_iter()
-        .map(|Difference { path, values }| match values {
-            None => format!("{path}: masked"),
+        .map(|found| match found.values() {
+            None => format!("{}: masked", found.path()),
             Some(Values { before, after }) => {
                 let text = |value: Option<Value>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
-                format!("{path}: {} -> {}", text(before), text(after))
+                format!("{}: {} -> {}", found.path(), text(before), text(after))
             }
         })
         .collect()
@@ -190,10 +190,11 @@ fn names_and_looks_hide_what_is_not_marked() {
         value: Some(value),
         marks: None,
     };
-    let found = differences("random_password", side(&before), side(&after), 1_000);
+    let found = compare("random_password", side(&before), side(&after), 1_000);
     assert!(
-        found.len() == 2 && found.iter().all(|difference| difference.values.is_none()),
-        "{found:?}"
+        found.len() == 2 && found.iter().all(|difference| difference.values().is_none()),
+        "{:?}",
+        found.iter().map(Found::path).collect::<Vec<_>>()
     );
 }
 

@@ -178,6 +178,7 @@ fn rpc_comments(pool: &DescriptorPool) -> BTreeMap<String, String> {
 
 /// What the comments of RPCs leave out or make up: one line per RPC and flaw.
 fn unreasoned(said: &BTreeMap<String, String>) -> Vec<String> {
+    let pool = descriptors();
     let mut problems = Vec::new();
     for method in policy::METHODS {
         let Some((_, reasons)) = said.get(method.path).and_then(|comment| comment.split_once("Reasons:")) else {
@@ -196,7 +197,6 @@ fn unreasoned(said: &BTreeMap<String, String>) -> Vec<String> {
                 problems.push(format!("{} lists {word}, which is no reason", method.action));
             }
         }
-        let pool = descriptors();
         let input = pool
             .get_service_by_name(method.service)
             .and_then(|service| service.methods().find(|rpc| rpc.name() == method.name))

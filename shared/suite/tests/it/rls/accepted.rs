@@ -37,6 +37,12 @@ pub(crate) const WORKER_TABLES: &[&str] = &[
     "pipelines.runners",
 ];
 
+/// Tables in which no role of their slice makes a row or gives one away, so that only the catalog tells what `tenant` lets in.
+pub(crate) const UNWRITTEN: &[&str] = &[
+    // An operator writes them.
+    "terraform_state.organization_limits",
+];
+
 /// A policy beside `tenant` and `owner_all`.
 pub(crate) struct Policy {
     pub(crate) table: &'static str,

@@ -116,7 +116,7 @@ fn every_id_of_a_request_is_swept_with_another_organizations() {
             // A choice is named as a whole where none of its fields is there.
             let chosen = input.oneofs().any(|choice| choice.name() == *name);
             assert!(
-                chosen || input.get_field_by_name(name).is_some(),
+                chosen || wire::has(&input, name),
                 "{} has no field {name}",
                 method.action
             );

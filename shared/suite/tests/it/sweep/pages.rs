@@ -285,8 +285,8 @@ fn items(reply: &DynamicMessage) -> Vec<Item> {
         };
         let platform = everybodys || flagged("platform") || flagged("system");
         let name = name.as_str().map_or_else(|| format!("{name:?}"), str::to_owned);
-        // Versions are numbered in each design.
-        let name = format!("{name} {}", text(item, "author_id"));
+        // Versions are numbered in each design, and resources are named in each state.
+        let name = format!("{name} {} {}", text(item, "author_id"), text(item, "address"));
         Item { name, platform }
     });
     named.collect()

@@ -286,16 +286,36 @@ pub(crate) fn reply(method: &Method, message: &[u8]) -> DynamicMessage {
     DynamicMessage::decode(types(method).1, message).expect("an answer is a message of its RPC")
 }
 
+/// Whether messages have a field of this name, or of this path of names.
+pub(crate) fn has(message: &MessageDescriptor, field: &str) -> bool {
+    let (name, below) = field
+        .split_once('.')
+        .map_or((field, None), |(name, below)| (name, Some(below)));
+    message.get_field_by_name(name).is_some_and(|found| match below {
+        Some(below) => found.kind().as_message().is_some_and(|inner| has(inner, below)),
+        None => true,
+    })
+}
+
 /// Sets a text, or a list to this text alone.
 pub(crate) fn set(message: &mut DynamicMessage, field: &str, text: &str) {
+    if let Some((name, below)) = field.split_once('.') {
+        let inner = message.get_field_by_name_mut(name).and_then(Value::as_message_mut);
+        return set(inner.unwrap_or_else(|| panic!("{name} is no message")), below, text);
+    }
     let text = Value::String(text.to_owned());
     let found = message.descriptor().get_field_by_name(field);
-    let list = found.is_some_and(|field| field.is_list());
+    let list = found.unwrap_or_else(|| panic!("there is no field {field}")).is_list();
     message.set_field_by_name(field, if list { Value::List(vec![text]) } else { text });
 }
 
 /// Reads a text, or the first of a list; empty where there is none.
 pub(crate) fn text(message: &DynamicMessage, field: &str) -> String {
+    if let Some((name, below)) = field.split_once('.') {
+        let inner = message.get_field_by_name(name);
+        let inner = inner.as_deref().and_then(Value::as_message);
+        return inner.map_or_else(String::new, |inner| text(inner, below));
+    }
     let value = message.get_field_by_name(field);
     let first = value.as_deref().and_then(|value| match value {
         Value::List(items) => items.first().and_then(Value::as_str),

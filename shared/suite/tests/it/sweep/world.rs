@@ -59,8 +59,10 @@ pub(crate) struct Tenant {
 impl World {
     /// A new suite, quiet.
     pub(crate) async fn new() -> World {
-        // Leases of the sweep's stages outlive it.
-        let house = House::open_with(&[("BOARD3_LEASE_SECONDS", "600"), ("BOARD3_LEASE_MARGIN_SECONDS", "600")]).await;
+        // Leases of the sweep's stages outlive it, and nothing is compacted meanwhile.
+        let later =
+            ["LEASE_SECONDS", "LEASE_MARGIN_SECONDS", "STATE_COMPACT_AFTER_SECONDS"].map(|it| format!("BOARD3_{it}"));
+        let house = House::open_with(&later.each_ref().map(|name| (name.as_str(), "600"))).await;
         let admin = house.database().admin().await;
         let channels = SLICES.map(|slice| (slice, house.door(slice).channel())).into();
         let (a, b) = (
