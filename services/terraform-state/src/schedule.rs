@@ -86,7 +86,9 @@ async fn decide(kit: &Kit, org: OrgId, cap: i64) -> Result<bool> {
             store::schedule::hold_runs(tx).await?;
             let now = store::now(tx).await?;
             store::schedule::update_unanswered(tx, now).await?;
-            match outcome(tx, &schedule, now, cap).await? {
+            let outcome = outcome(tx, &schedule, now, cap).await?;
+            failpoint::hit_in("terraform_state.schedule_counted", &org.to_string()).await?;
+            match outcome {
                 // It waits for another run's end, until its window has passed.
                 None => Ok(false),
                 Some(outcome) => write(tx, schedule, outcome, now).await.map(|()| true),

@@ -261,10 +261,17 @@ impl Schedule {
 
     /// Sets when it is due after the time that it was due at. Times whose window has passed are passed over.
     #[must_use]
-    pub fn due_again(self, now: OffsetDateTime) -> Self {
-        let last = self.due_at.unwrap_or(now);
-        let kept = self.next(last).filter(|due| due.before > now);
-        self.due_after(if kept.is_some() { last } else { now })
+    pub fn due_again(mut self, now: OffsetDateTime) -> Self {
+        // Whatever was due before this has passed.
+        let passed = now - Duration::seconds(i64::from(self.window_seconds) + i64::from(self.jitter_seconds));
+        let mut after = self.due_at.unwrap_or(now).max(passed);
+        loop {
+            self = self.due_after(after);
+            match (self.due_at, self.run_before) {
+                (Some(at), Some(before)) if before <= now => after = at,
+                _ => return self,
+            }
+        }
     }
 
     /// The first due time after another time.
@@ -341,6 +348,15 @@ mod tests {
         let at = |minutes| OffsetDateTime::UNIX_EPOCH + Duration::minutes(minutes);
         // Due at 1:00, looked at at 2:30: 2:00 is within an hour's window, and not within a minute's.
         assert_eq!(hourly(0, 3_600).due_again(at(150)).due_at, Some(at(120)));
+        // However many have passed before it.
+        assert_eq!(hourly(0, 3_600).due_again(at(630)).due_at, Some(at(600)));
+        let next = hourly(3_600, 3_600).due_again(at(630));
+        let passed = next.clone().due_after(next.due_at.unwrap() - Duration::minutes(61));
+        assert_eq!(passed.due_at.unwrap() + Duration::hours(1), next.due_at.unwrap());
+        assert!(
+            passed.run_before <= Some(at(630)) && Some(at(630)) < next.run_before,
+            "{next:?}"
+        );
         assert_eq!(hourly(0, 60).due_again(at(150)).due_at, Some(at(180)));
         assert_eq!(
             hourly(0, 60).due_again(at(60 * 24 * 30 + 1)).due_at,

@@ -74,12 +74,18 @@ impl Desk {
 
     /// Lets a schedule be due so many seconds ago.
     async fn due(&self, schedule: &DriftSchedule, seconds: u32) {
+        self.all_due(std::slice::from_ref(schedule), seconds).await;
+    }
+
+    /// Lets schedules be due at once.
+    async fn all_due(&self, schedules: &[DriftSchedule], seconds: u32) {
+        let ids: Vec<String> = schedules.iter().map(|schedule| format!("'{}'", schedule.id)).collect();
         let due = format!(
-            "with t as (select date_trunc('second', clock_timestamp()) - interval '{seconds} s' as due)
+            "with t as (select clock_timestamp() - interval '{seconds} s' as due)
              update drift_schedules set due_at = due, run_at = due,
                run_before = due + make_interval(secs => window_seconds)
-             from t where id = '{}'",
-            schedule.id
+             from t where id in ({})",
+            ids.join(", ")
         );
         self.world.admin.batch_execute(&due).await.unwrap();
     }
@@ -387,5 +393,33 @@ async fn of_two_replicas_one_decides_on_a_due_time() {
     claimed.held(2).await;
     claimed.release();
     desk.world.until(&runs, 2).await;
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn two_replicas_keep_to_what_may_go_on_at_once() {
+    let desk = Desk::with(&[("BOARD3_DRIFT_RUNS", "1")]).await;
+    let schedules = [desk.scheduled("a").await, desk.scheduled("b").await];
+    let replica = desk.world.replica(&[("BOARD3_TERRAFORM_LISTEN", "127.0.0.1:0")]).await;
+    let org = desk.world.org;
+    let live = "select count(*) from drift_runs where finished_at is null";
+    let claimed = failpoint::arm(format!("terraform_state.schedule_claimed/{org}"), Action::Hold);
+    let swept = failpoint::arm(format!("terraform_state.schedules_swept/{org}"), Action::Hold);
+    desk.all_due(&schedules, 1).await;
+    // Each has one of them, and each comes to an end with it.
+    claimed.held(2).await;
+    claimed.release();
+    swept.held(2).await;
+    assert_eq!(desk.world.number(live).await, 1);
+
+    // Where the second does not wait for the first, neither counts the other's.
+    desk.world.admin.batch_execute("delete from drift_runs").await.unwrap();
+    let _without = failpoint::switch_off(format!("terraform_state.schedule_cap/{org}"));
+    let counted = failpoint::arm(format!("terraform_state.schedule_counted/{org}"), Action::Hold);
+    desk.all_due(&schedules, 0).await;
+    swept.release();
+    counted.held(2).await;
+    counted.release();
+    desk.world.until(live, 2).await;
     replica.stop().await;
 }

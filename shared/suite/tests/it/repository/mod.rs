@@ -258,6 +258,10 @@ const ENTER: &[(&str, &str)] = &[
         "seals the data keys of every organization where the platform asks for it",
     ),
     (
+        "services/terraform-state/src/schedule.rs",
+        "asks for the checks for drift that are due in every organization",
+    ),
+    (
         "services/terraform-state/src/rpc/drift/watch.rs",
         "a stream outlives its call and goes on in the organization of that call",
     ),
