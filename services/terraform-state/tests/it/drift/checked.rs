@@ -195,3 +195,53 @@ async fn a_plan_has_at_most_64_mib_in_parts_of_one() {
         .await;
     assert_eq!(reason(long).1, ["plan_json"]);
 }
+
+#[tokio::test]
+async fn a_check_may_say_its_states_name_instead() {
+    let world = World::new().await;
+    let state = world.state("prod/web").await;
+    let check = async |caller: &Caller, id: &str, name: &str| {
+        let request = DetectDriftRequest {
+            state_id: id.to_owned(),
+            state_name: name.to_owned(),
+            plan_json: plan(json!([])).into_bytes(),
+            ..Default::default()
+        };
+        let mut client = DriftServiceClient::new(caller.clone());
+        client.detect_drift(tokio_stream::iter([request])).await
+    };
+    check(&world.caller, "", "prod/web").await.unwrap();
+    let job = |name: &str| {
+        let design = Uuid::now_v7().to_string();
+        let job = world
+            .served
+            .office
+            .job(world.org, &["terraform_state.drift.write"], &design, name);
+        world.served.with(&job)
+    };
+    check(&job("prod/web"), "", "prod/web").await.unwrap();
+    let invalid = |fields: &[&str]| {
+        let fields = fields.iter().map(|field| (*field).to_owned()).collect();
+        ("INVALID_REQUEST".to_owned(), fields)
+    };
+    for (caller, id, name, expected) in [
+        (
+            &world.caller,
+            "",
+            "prod/db",
+            ("RESOURCE_NOT_FOUND".to_owned(), Vec::new()),
+        ),
+        (
+            &job("prod/db"),
+            "",
+            "prod/web",
+            ("CALLER_NOT_ALLOWED".to_owned(), Vec::new()),
+        ),
+        (&world.caller, state.as_str(), "prod/web", invalid(&["state_name"])),
+        (&world.caller, "x", "prod/web", invalid(&["state_id", "state_name"])),
+        (&world.caller, "", "//", invalid(&["state_name"])),
+    ] {
+        assert_eq!(reason(check(caller, id, name).await), expected, "{id} {name}");
+    }
+    assert_eq!(world.number("select count(*) from drift_checks").await, 2);
+}

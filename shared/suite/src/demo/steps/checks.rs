@@ -38,7 +38,7 @@ impl Story<'_> {
         let first = DetectDriftRequest {
             state_id: self.state_id.clone(),
             request_id: request_id(),
-            plan_json: Vec::new(),
+            ..Default::default()
         };
         let text = serde_json::to_vec(plan)?;
         let parts = text.chunks(64 * 1024).map(|part| DetectDriftRequest {

@@ -270,6 +270,7 @@ async fn what_states_plans_logs_and_drift_hold_is_in_no_log_metric_error_event_k
             state_id: id.clone(),
             request_id: request_id(),
             plan_json,
+            ..Default::default()
         };
         drifts.detect_drift(stream::iter([request])).await
     };
