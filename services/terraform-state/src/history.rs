@@ -26,16 +26,27 @@ use crate::{
 /// Who may call RevealOutputs.
 const REVEAL: &str = "terraform_state.output.reveal";
 /// The most bytes of a content that is compared.
-const MOST_COMPARED_BYTES: u64 = 32 << 20;
+pub(crate) const MOST_COMPARED_BYTES: u64 = 32 << 20;
 /// The most bytes of all outputs of a state.
 const MOST_OUTPUT_BYTES: usize = 3 << 20;
 
-/// Two contents, whole, to be compared.
-pub(crate) struct Pair {
-    pub(crate) before: SecretSlice<u8>,
-    pub(crate) after: SecretSlice<u8>,
-    /// Until they are.
+/// A content, whole, to be compared.
+pub(crate) struct Whole {
+    text: SecretSlice<u8>,
+    /// Until it is.
     _share: Share,
+}
+
+impl Whole {
+    pub(crate) fn text(&self) -> &[u8] {
+        self.text.expose_secret()
+    }
+}
+
+/// Two of them.
+pub(crate) struct Pair {
+    before: Whole,
+    after: Whole,
 }
 
 /// A version as it is to be brought back.
@@ -190,25 +201,28 @@ impl Reading {
 }
 
 impl Backend {
-    /// Two contents, whole.
+    /// A content, whole.
     ///
     /// # Errors
     /// MESSAGE_TOO_LARGE, OVERLOADED, and what reading fails with.
-    pub(crate) async fn pair(&self, before: Reading, after: Reading) -> Result<Pair> {
-        let mut bytes = 0;
-        for reading in [&before, &after] {
-            let size = u64::try_from(reading.version.size_bytes).map_err(Error::internal)?;
-            if size > MOST_COMPARED_BYTES {
-                return Err(too_large(MOST_COMPARED_BYTES));
-            }
-            bytes += size;
+    pub(crate) async fn whole(&self, reading: Reading) -> Result<Whole> {
+        let bytes = u64::try_from(reading.version.size_bytes).map_err(Error::internal)?;
+        if bytes > MOST_COMPARED_BYTES {
+            return Err(too_large(MOST_COMPARED_BYTES));
         }
         let mut share = self.memory.share();
         share.grow(usize::try_from(bytes >> 20).map_err(Error::internal)? + 1)?;
-        Ok(Pair {
-            before: before.whole().await?,
-            after: after.whole().await?,
+        Ok(Whole {
+            text: reading.whole().await?,
             _share: share,
+        })
+    }
+
+    /// As [`Backend::whole`], of two.
+    pub(crate) async fn pair(&self, before: Reading, after: Reading) -> Result<Pair> {
+        Ok(Pair {
+            before: self.whole(before).await?,
+            after: self.whole(after).await?,
         })
     }
 
@@ -265,8 +279,8 @@ impl Pair {
     ) -> Result<T> {
         let compared = spawn_blocking(move || {
             let odd = |field| Error::violation(field, "is not laid out as Terraform writes states");
-            let before = Layout::read(self.before.expose_secret()).ok_or_else(|| odd("from_version"))?;
-            let after = Layout::read(self.after.expose_secret()).ok_or_else(|| odd("to_version"))?;
+            let before = Layout::read(self.before.text()).ok_or_else(|| odd("from_version"))?;
+            let after = Layout::read(self.after.text()).ok_or_else(|| odd("to_version"))?;
             Ok(told(&before, &after, &ring, org))
         });
         // What a panic says may hold a part of a content.

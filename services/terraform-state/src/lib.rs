@@ -79,14 +79,13 @@ fn configure(env: &mut Env) -> Option<Build> {
     );
     Some(Box::new(move |kit: Kit| {
         Box::pin(async move {
-            let memory = memory::Memory::new();
             let backend = backend::Backend {
                 kit,
                 ring,
                 limit,
                 quota,
                 compact_after,
-                memory: memory.clone(),
+                memory: memory::Memory::new(),
             };
             let states = rpc::state::States {
                 backend: backend.clone(),
@@ -98,7 +97,7 @@ fn configure(env: &mut Env) -> Option<Build> {
             let keys = rpc::key::Keys {
                 backend: backend.clone(),
             };
-            let drifts = rpc::drift::Drifts::new(backend.kit.clone(), backend.ring.clone(), memory);
+            let drifts = rpc::drift::Drifts::new(backend.clone());
             let schedules = rpc::schedule::Schedules {
                 kit: backend.kit.clone(),
             };

@@ -24,7 +24,25 @@ type Key = (String, String);
 
 struct Instance<'a> {
     resource_type: String,
+    managed: bool,
     parts: Parts<'a>,
+}
+
+/// An instance that Terraform manages, in either of two states.
+pub(crate) struct Managed<'a> {
+    pub(crate) address: &'a str,
+    pub(crate) resource_type: &'a str,
+    pub(crate) before: Option<Said<'a>>,
+    pub(crate) after: Option<Said<'a>>,
+}
+
+/// What a state says of an instance: JSON as it is written there.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Said<'a> {
+    /// None of one that was never made.
+    pub(crate) attributes: Option<&'a [u8]>,
+    /// Paths to what Terraform marks.
+    pub(crate) sensitive: Option<&'a [u8]>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq)]
@@ -131,6 +149,7 @@ impl<'a> Layout<'a> {
         for (index, deposed, parts) in instances {
             let instance = Instance {
                 resource_type: resource_type.clone(),
+                managed: mode == "managed",
                 parts,
             };
             self.instances.insert((format!("{address}{index}"), deposed), instance);
@@ -149,6 +168,24 @@ impl<'a> Layout<'a> {
         both(&self.instances, &other.instances)
             .filter(move |((address, _), _, _)| address.starts_with(prefix))
             .map(move |(key, before, after)| difference(key, before, after, ring, org))
+    }
+
+    /// Every managed instance of either by address, less the objects that are to be replaced.
+    pub(crate) fn managed<'b>(&'b self, other: &'b Layout<'_>) -> impl Iterator<Item = Managed<'b>> {
+        let said = |instance: &Instance<'b>| Said {
+            attributes: instance.parts.attributes,
+            sensitive: instance.parts.sensitive,
+        };
+        both(&self.instances, &other.instances).filter_map(move |((address, deposed), before, after)| {
+            let either = before.map(|it| (&it.resource_type, it.managed));
+            let (resource_type, managed) = either.or(after.map(|it| (&it.resource_type, it.managed)))?;
+            (managed && deposed.is_empty()).then(|| Managed {
+                address,
+                resource_type,
+                before: before.map(said),
+                after: after.map(said),
+            })
+        })
     }
 
     /// The outputs that are different, by name.

@@ -14,16 +14,14 @@ use api::terraform_state::v1::{
 use kit::{
     Error, Result,
     auth::scope::{OrgScope, admitted, admitted_stream},
-    crypto::KeyRing,
     db::Tx,
-    service::Kit,
 };
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{find, hold, listing};
 use crate::{
-    memory::Memory,
+    backend::Backend,
     model::{
         Caller,
         drift::{
@@ -49,31 +47,23 @@ const MOST_CHANGES: i64 = 100;
 
 /// Answers DriftService.
 pub(crate) struct Drifts {
-    kit: Kit,
-    /// Seals values.
-    seals: KeyRing,
+    backend: Backend,
     figures: Figures,
-    memory: Memory,
 }
 
 impl Drifts {
-    /// Values are sealed with `seals`; what checks find is counted from here on.
-    pub(crate) fn new(kit: Kit, seals: KeyRing, memory: Memory) -> Self {
+    /// What checks find is counted from here on.
+    pub(crate) fn new(backend: Backend) -> Self {
         let figures = Figures::default();
         let (checks, resources) = (figures.clone(), figures.clone());
-        let metrics = &kit.metrics;
+        let metrics = &backend.kit.metrics;
         metrics.reading("drift_checks", "Checks for drift by what they found", move || {
             checks.checks()
         });
         metrics.reading("drifted_resources", "Drifted resources that checks found", move || {
             resources.resources()
         });
-        Drifts {
-            kit,
-            seals,
-            figures,
-            memory,
-        }
+        Drifts { backend, figures }
     }
 }
 
@@ -93,9 +83,9 @@ impl DriftService for Drifts {
     ) -> Result<Response<ListDriftLogsResponse>, Status> {
         let (scope, request): (OrgScope, _) = admitted(request)?;
         let asked: Asked<DriftFilter> = request.try_into()?;
-        let listing = listing(&self.kit.ring, &scope, &asked.filter);
+        let listing = listing(&self.backend.kit.ring, &scope, &asked.filter);
         let after = listing.open(&asked.token)?;
-        let logs = self.kit.db.read(&scope, async |tx| {
+        let logs = self.backend.kit.db.read(&scope, async |tx| {
             match asked.filter.state {
                 Some(id) => drop(find(tx, &scope, id).await?),
                 // Not to be had by who is bound to a state.
@@ -117,7 +107,7 @@ impl DriftService for Drifts {
     ) -> Result<Response<GetDriftLogResponse>, Status> {
         let (scope, request): (OrgScope, _) = admitted(request)?;
         let One(id) = request.try_into()?;
-        let found = self.kit.db.read(&scope, async |tx| {
+        let found = self.backend.kit.db.read(&scope, async |tx| {
             let log = store::drift::find(tx, id).await?;
             let log = log.ok_or_else(|| Error::not_found("drift_log", id))?;
             find(tx, &scope, log.state_id).await?;
@@ -125,7 +115,7 @@ impl DriftService for Drifts {
         });
         let (log, changes) = found.await?;
         Ok(Response::new(GetDriftLogResponse {
-            drift_log: Some(wire::log(log, &self.seals)?),
+            drift_log: Some(wire::log(log, &self.backend.ring)?),
             changes: changes.into_iter().map(Into::into).collect(),
         }))
     }
@@ -136,7 +126,7 @@ impl DriftService for Drifts {
     ) -> Result<Response<AcknowledgeDriftResponse>, Status> {
         let (scope, request): (OrgScope, _) = admitted(request)?;
         let said = request.try_into()?;
-        let reply = self.kit.db.write(&scope, async |tx| {
+        let reply = self.backend.kit.db.write(&scope, async |tx| {
             let drift_log = Some(self.say(tx, &scope, &said).await?);
             Ok(AcknowledgeDriftResponse { drift_log })
         });
@@ -149,7 +139,7 @@ impl DriftService for Drifts {
     ) -> Result<Response<AcceptDriftResponse>, Status> {
         let (scope, request): (OrgScope, _) = admitted(request)?;
         let said = request.try_into()?;
-        let reply = self.kit.db.write(&scope, async |tx| {
+        let reply = self.backend.kit.db.write(&scope, async |tx| {
             let drift_log = Some(self.say(tx, &scope, &said).await?);
             Ok(AcceptDriftResponse { drift_log })
         });
@@ -162,7 +152,7 @@ impl DriftService for Drifts {
     ) -> Result<Response<ResolveDriftResponse>, Status> {
         let (scope, request): (OrgScope, _) = admitted(request)?;
         let said = request.try_into()?;
-        let reply = self.kit.db.write(&scope, async |tx| {
+        let reply = self.backend.kit.db.write(&scope, async |tx| {
             let drift_log = Some(self.say(tx, &scope, &said).await?);
             Ok(ResolveDriftResponse { drift_log })
         });
@@ -175,7 +165,7 @@ impl DriftService for Drifts {
     ) -> Result<Response<CreateDriftRuleResponse>, Status> {
         let (scope, request): (OrgScope, _) = admitted(request)?;
         let new: NewRule = request.try_into()?;
-        let reply = self.kit.db.write(&scope, async |tx| {
+        let reply = self.backend.kit.db.write(&scope, async |tx| {
             match new.state {
                 Some(id) => drop(find(tx, &scope, id).await?),
                 None => scope.within("state", "")?,
@@ -199,9 +189,9 @@ impl DriftService for Drifts {
     ) -> Result<Response<ListDriftRulesResponse>, Status> {
         let (scope, request): (OrgScope, _) = admitted(request)?;
         let asked: Asked<()> = request.try_into()?;
-        let listing = listing(&self.kit.ring, &scope, &asked.filter);
+        let listing = listing(&self.backend.kit.ring, &scope, &asked.filter);
         let after = listing.open(&asked.token)?;
-        let rows = self.kit.db.read(&scope, async |tx| {
+        let rows = self.backend.kit.db.read(&scope, async |tx| {
             scope.within("state", "")?;
             store::drift::list_rules(tx, after, asked.size.fetch()).await
         });
@@ -219,7 +209,7 @@ impl DriftService for Drifts {
     ) -> Result<Response<DeleteDriftRuleResponse>, Status> {
         let (scope, request): (OrgScope, _) = admitted(request)?;
         let End(id) = request.try_into()?;
-        let reply = self.kit.db.write(&scope, async |tx| {
+        let reply = self.backend.kit.db.write(&scope, async |tx| {
             scope.within("state", "")?;
             let rule = store::drift::delete_rule(tx, id).await?;
             tx.about(&rule.ok_or_else(|| Error::not_found("drift_rule", id))?);
@@ -234,7 +224,7 @@ impl DriftService for Drifts {
     ) -> Result<Response<GetDriftSummaryResponse>, Status> {
         let (scope, request): (OrgScope, _) = admitted(request)?;
         let Summary { state, days } = request.try_into()?;
-        let numbers = self.kit.db.read(&scope, async |tx| {
+        let numbers = self.backend.kit.db.read(&scope, async |tx| {
             match state {
                 Some(id) => drop(find(tx, &scope, id).await?),
                 None => scope.within("state", "")?,
@@ -250,9 +240,9 @@ impl DriftService for Drifts {
     ) -> Result<Response<GetThreeWayViewResponse>, Status> {
         let (scope, request): (OrgScope, _) = admitted(request)?;
         let asked: Asked<ViewFilter> = request.try_into()?;
-        let listing = listing(&self.kit.ring, &scope, &asked.filter);
+        let listing = listing(&self.backend.kit.ring, &scope, &asked.filter);
         let after = listing.open(&asked.token)?;
-        let read = self.kit.db.read(&scope, async |tx| {
+        let read = self.backend.kit.db.read(&scope, async |tx| {
             find(tx, &scope, asked.filter.state).await?;
             let view = store::drift::find_view(tx, asked.filter.state).await?;
             Ok((view, self.read_view(tx, &asked, after).await?))
@@ -277,7 +267,7 @@ impl DriftService for Drifts {
         let (scope, request): (OrgScope, _) = admitted(request)?;
         let watch: Watch = request.try_into()?;
         Ok(Response::new(
-            watch::begin(&self.kit, &self.seals, &scope, watch).await?,
+            watch::begin(&self.backend.kit, &self.backend.ring, &scope, watch).await?,
         ))
     }
 }
@@ -293,13 +283,13 @@ impl Drifts {
         tx.about(&log);
         let status: DriftStatus = said(log.status, asked.status)?;
         if status == log.status {
-            return wire::log(log, &self.seals);
+            return wire::log(log, &self.backend.ring);
         }
         store::drift::update_status(tx, &[log.id], status).await?;
         let by = By::Caller(Caller::of(tx.principal())?, &asked.reason);
         store::drift::insert_changes(tx, log.state_id, &[(log.id, Some(log.status), status)], by).await?;
         let log = store::drift::find(tx, asked.id).await?.ok_or_else(missing)?;
-        wire::log(log, &self.seals)
+        wire::log(log, &self.backend.ring)
     }
 
     /// Logs after one: as many as tell whether there is another page.
@@ -316,7 +306,7 @@ impl Drifts {
             let last = rows.len() < limit;
             for row in rows {
                 after = Some(row.id);
-                let log = wire::log(row, &self.seals)?;
+                let log = wire::log(row, &self.backend.ring)?;
                 bytes += log.encoded_len();
                 logs.push(log);
             }
@@ -342,7 +332,7 @@ impl Drifts {
             for one in rows {
                 let place = one.place;
                 after = Some(place);
-                let one = row(one, &self.seals)?;
+                let one = row(one, &self.backend.ring)?;
                 bytes += one.encoded_len();
                 all.push((place, one));
             }

@@ -6,6 +6,7 @@
 
 mod design;
 mod drifting;
+pub(crate) mod observed;
 mod value;
 
 use std::collections::HashMap;
@@ -96,7 +97,7 @@ pub(crate) fn read(plan: &[u8], printer: &Printer) -> Result<Drift, Unreadable> 
         return unreadable("must be of a complete plan, without -target and deferred changes");
     }
     let normal = plan.resource_changes.is_some();
-    let mut drifting = Drifting::new(printer);
+    let mut drifting = Drifting::new(printer, "resource_drift");
     drifting.read(text)?;
     let configured = Configured::of(plan.configuration.unwrap_or_default());
     let mut designed = Designed::new(drifting, configured);

@@ -1,11 +1,11 @@
-//! DetectDrift: a plan comes in, and what it found is written as one check.
+//! DetectDrift: a plan or a second state comes in, and what it found is written as one check.
 
 use api::{
     events::v1::event::Payload,
     terraform_state::v1::{DetectDriftRequest, DetectDriftResponse},
 };
 use kit::{
-    Error, Reason, Result,
+    Error, Reason, Result, Violations,
     auth::scope::{OrgScope, repeats},
     db::Tx,
 };
@@ -16,8 +16,11 @@ use tonic::{Response, Status, Streaming};
 use super::{Drifts, MIB};
 use crate::{
     backend::touchable,
+    history::{self, Whole},
     memory::Share,
     model::{
+        StateId,
+        difference::Layout,
         drift::{
             DriftLogId, DriftStatus, Drifted, Printer, Severity,
             check::{Check, CheckRow},
@@ -26,13 +29,10 @@ use crate::{
         },
         state::State,
     },
-    rpc::{hold, no_message, there},
+    rpc::{find, hold, no_message, there},
     store::{self, drift::By},
     wire::drift::{self as wire, Detect, Named},
 };
-
-/// The most bytes of a plan.
-const MOST_PLAN_BYTES: usize = 64 * MIB;
 
 impl Drifts {
     /// The whole of the call.
@@ -42,10 +42,14 @@ impl Drifts {
         mut messages: Streaming<DetectDriftRequest>,
     ) -> Result<Response<DetectDriftResponse>, Status> {
         let mut first = messages.message().await?.ok_or_else(no_message)?;
-        let part = std::mem::take(&mut first.plan_json);
+        let mut observation = Observation::new(self.backend.memory.share());
+        let parts = [
+            std::mem::take(&mut first.plan_json),
+            std::mem::take(&mut first.observed_state),
+        ];
         let mut arguments = first.encode_to_vec();
         let Detect { state, request_id } = first.try_into()?;
-        let found = self.kit.db.look(&scope, async |tx| match &state {
+        let found = self.backend.kit.db.look(&scope, async |tx| match &state {
             Named::Id(id) => store::state::find(tx, *id).await,
             Named::Name(name) => {
                 let found = store::state::find_named(tx, name).await?;
@@ -61,21 +65,25 @@ impl Drifts {
                 found.id
             }
         };
-        let mut plan = Plan::new(self.memory.share());
-        plan.push(&part)?;
+        observation.push(&parts)?;
         while let Some(message) = messages.message().await? {
-            plan.push(&message.plan_json)?;
+            observation.push(&[message.plan_json, message.observed_state])?;
         }
-        arguments.extend_from_slice(blake3::hash(&plan.bytes).as_bytes());
+        arguments.extend_from_slice(observation.of.field().as_bytes());
+        arguments.extend_from_slice(blake3::hash(&observation.bytes).as_bytes());
         repeats(&scope, &request_id, arguments)?;
         let printer = Printer {
-            ring: self.seals.clone(),
+            ring: self.backend.ring.clone(),
             org: scope.org(),
             state: id,
         };
-        let (check, _share) = plan.check(printer.clone()).await?;
+        let known = match observation.of {
+            Of::Plan => None,
+            Of::State => Some(self.known(&scope, id).await?),
+        };
+        let (check, _share) = observation.check(known, printer.clone()).await?;
         let mut resources = Vec::new();
-        let reply = self.kit.db.write(&scope, async |tx| {
+        let reply = self.backend.kit.db.write(&scope, async |tx| {
             let state = hold(tx, &scope, id).await?;
             let (reply, drifted) = write(tx, &state, &printer, &check).await?;
             resources = drifted;
@@ -87,6 +95,17 @@ impl Drifts {
             self.figures.count(check.errored, &resources);
         }
         Ok(reply)
+    }
+
+    /// The current content of a state, which a second one is compared with.
+    async fn known(&self, scope: &OrgScope, id: StateId) -> Result<Whole> {
+        let reading = self.backend.kit.db.look(scope, async |tx| {
+            let state = find(tx, scope, id).await?;
+            let version = history::version(tx, &state, None).await?;
+            history::open_to_us(&version, "state_id")?;
+            self.backend.read(tx, &state, version).await
+        });
+        self.backend.whole(reading.await?).await
     }
 }
 
@@ -190,27 +209,70 @@ fn tell(tx: &mut Tx, state: &State, check: &Check, outcome: &Outcome, logs: &[Dr
     }
 }
 
-/// A plan as it comes in, and its share of what is held.
-struct Plan {
+/// What reality is told by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    Plan,
+    State,
+}
+
+impl Of {
+    const fn field(self) -> &'static str {
+        match self {
+            Of::Plan => "plan_json",
+            Of::State => "observed_state",
+        }
+    }
+
+    const fn most_bytes(self) -> usize {
+        match self {
+            Of::Plan => 64 * MIB,
+            Of::State => history::MOST_COMPARED_BYTES as usize,
+        }
+    }
+}
+
+/// A plan or a state as it comes in, and its share of what is held.
+struct Observation {
+    of: Of,
     bytes: Vec<u8>,
     share: Share,
 }
 
-impl Plan {
+impl Observation {
     fn new(share: Share) -> Self {
-        Plan {
+        Observation {
+            of: Of::Plan,
             bytes: Vec::new(),
             share,
         }
     }
 
-    fn push(&mut self, part: &[u8]) -> Result<()> {
-        if part.len() > MIB {
-            return Err(Error::violation("plan_json", "must have at most 1 MiB in each message"));
+    /// Takes a message's parts of a plan and of a state, of which one is empty in the whole stream.
+    fn push(&mut self, [plan, state]: &[Vec<u8>; 2]) -> Result<()> {
+        let (of, part) = if state.is_empty() {
+            (Of::Plan, plan)
+        } else {
+            (Of::State, state)
+        };
+        if part.is_empty() {
+            return Ok(());
         }
+        if self.bytes.is_empty() {
+            self.of = of;
+        }
+        let mut violations = Violations::new();
+        let alone = self.of == of && (plan.is_empty() || state.is_empty());
+        violations.check(alone, Of::State.field(), "must not be given beside plan_json");
+        violations.check(part.len() <= MIB, of.field(), "must have at most 1 MiB in each message");
+        violations.into_result()?;
         let length = self.bytes.len() + part.len();
-        if length > MOST_PLAN_BYTES {
-            return Err(Error::new(Reason::MessageTooLarge, "a plan has at most 64 MiB"));
+        if length > of.most_bytes() {
+            let most = of.most_bytes() / MIB;
+            return Err(Error::new(
+                Reason::MessageTooLarge,
+                format!("{} has at most {most} MiB", of.field()),
+            ));
         }
         let mib = length.div_ceil(MIB);
         // Its text, and as much again of what is found in it.
@@ -221,16 +283,30 @@ impl Plan {
         Ok(())
     }
 
-    /// What the plan says has drifted, ready to be written, and the share that this has.
-    async fn check(self, printer: Printer) -> Result<(Check, Share)> {
+    /// What it says has drifted, from what is known of a state where that is compared, ready to be written, and the share
+    /// that this has.
+    async fn check(self, known: Option<Whole>, printer: Printer) -> Result<(Check, Share)> {
         let read = spawn_blocking(move || {
-            let Plan { bytes, share } = self;
-            let drift = plan::read(&bytes, &printer);
+            let Observation { of, bytes, share } = self;
+            let drift = match &known {
+                None => plan::read(&bytes, &printer),
+                Some(known) => {
+                    let odd = || {
+                        Error::violation(
+                            "state_id",
+                            "is of a content that is not laid out as Terraform writes states",
+                        )
+                    };
+                    let known = Layout::read(known.text()).ok_or_else(odd)?;
+                    plan::observed::read(&known, &bytes, &printer)
+                }
+            };
             drop(bytes);
-            let drift = drift.map_err(|wrong| Error::violation("plan_json", wrong))?;
+            let drift = drift.map_err(|wrong| Error::violation(of.field(), wrong))?;
             Ok((Check::new(drift, &printer), share))
         });
         // What a panic says may hold a part of the plan.
-        read.await.map_err(|_| Error::internal("reading a plan panicked"))?
+        read.await
+            .map_err(|_| Error::internal("reading what was observed panicked"))?
     }
 }

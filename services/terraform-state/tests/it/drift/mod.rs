@@ -5,6 +5,7 @@ mod checked;
 mod kept;
 mod life;
 mod listed;
+mod observed;
 mod provider;
 mod rule;
 mod terraform;

@@ -21,9 +21,11 @@ use crate::model::{
 /// The most values of drifted resources that are held for the view.
 const MOST_HELD: u32 = 300_000;
 
-/// What `resource_drift` says so far.
+/// What `resource_drift`, or a second state, says so far.
 pub(super) struct Drifting<'p> {
     printer: &'p Printer,
+    /// What entries are called where something is wrong with one.
+    list: &'static str,
     pub(super) drift: Drift,
     pub(super) held: Helds,
     left: u32,
@@ -33,9 +35,10 @@ pub(super) struct Drifting<'p> {
 }
 
 impl<'p> Drifting<'p> {
-    pub(super) fn new(printer: &'p Printer) -> Self {
+    pub(super) fn new(printer: &'p Printer, list: &'static str) -> Self {
         Drifting {
             printer,
+            list,
             drift: Drift::default(),
             held: Helds::new(),
             left: MOST_HELD,
@@ -47,17 +50,13 @@ impl<'p> Drifting<'p> {
 
     /// Reads it out of a plan.
     pub(super) fn read(&mut self, plan: &str) -> Result<(), Unreadable> {
-        each(
-            plan,
-            "resource_drift",
-            &mut |entry, index| match self.add(entry, index) {
-                Ok(()) => true,
-                Err(problem) => {
-                    self.problem = Some(problem);
-                    false
-                }
-            },
-        )?;
+        each(plan, self.list, &mut |entry, index| match self.add(entry, index) {
+            Ok(()) => true,
+            Err(problem) => {
+                self.problem = Some(problem);
+                false
+            }
+        })?;
         match self.problem.take() {
             Some(problem) => Err(Unreadable(problem)),
             None => Ok(()),
@@ -65,8 +64,9 @@ impl<'p> Drifting<'p> {
     }
 
     /// Adds what an entry says; the error is what is wrong with it.
-    fn add(&mut self, entry: Entry, index: usize) -> Result<(), String> {
-        let wrong = |problem: &str| Err(format!("resource_drift[{index}]{problem}"));
+    pub(super) fn add(&mut self, entry: Entry, index: usize) -> Result<(), String> {
+        let list = self.list;
+        let wrong = |problem: &str| Err(format!("{list}[{index}]{problem}"));
         let change = &entry.change;
         let moved = entry
             .previous_address
