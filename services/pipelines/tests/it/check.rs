@@ -209,3 +209,29 @@ async fn a_pipeline_may_check_for_drift_by_hand_and_is_made_with_no_schedule() {
         ("INVALID_REQUEST".to_owned(), fields)
     );
 }
+
+#[tokio::test]
+async fn the_migration_goes_down_and_up_over_rows() {
+    let world = World::new().await;
+    let (mut ada, pipeline) = made(&world).await;
+    let runner = ada.register("r1").await;
+    assert_eq!(answer(&world, &asked(&pipeline, ada.id)).await.refusal, "");
+    ada.work(&runner, StageOutcome::Succeeded).await;
+    ada.run(&pipeline, 0).await.unwrap();
+    // As the owner, under whose policies the rows lie, where nobody else holds them.
+    let World { served, admin, .. } = world;
+    served.running.stop().await;
+    let down = include_str!("../../../../migrations/pipelines/0002_drift_checks/down.sql");
+    let up = include_str!("../../../../migrations/pipelines/0002_drift_checks/up.sql");
+    for script in [down, up] {
+        let script = format!(
+            "begin; set local role board3_pipelines_owner; set local search_path = pipelines; {script}; commit;"
+        );
+        admin.batch_execute(&script).await.unwrap();
+    }
+    let left =
+        "select string_agg(trigger::text || ' ' || kind::text, ', ' order by s.position) from pipeline_executions e
+                join pipeline_stages s on (s.org_id, s.execution_id) = (e.org_id, e.id)";
+    let left: String = admin.query_one(left, &[]).await.unwrap().get(0);
+    assert_eq!(left, "manual validate, manual plan, manual apply");
+}
