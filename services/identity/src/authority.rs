@@ -73,8 +73,8 @@ impl Keeper {
             .await
     }
 
-    /// An access token for an API key. Its use, and the audit event of a call, are noted twice a minute at most; a refusal
-    /// always, if there is such a key.
+    /// An access token for an API key. Its use is noted twice a minute at most; the refusal of a call, if there is such a
+    /// key, is in the audit trail.
     ///
     /// # Errors
     /// CREDENTIAL_INVALID, always the same, for a key that is malformed, of another environment, unknown, expired or revoked, or of
@@ -113,7 +113,6 @@ impl Keeper {
             self.db
                 .read(scope, async |tx| {
                     tx.enter(known.org_id, principal).await?;
-                    tx.about(&known.id);
                     store::api_key::update_last_used(tx, known.id).await
                 })
                 .await?;

@@ -77,7 +77,7 @@ async fn a_key_is_shown_without_its_secret() {
 }
 
 #[tokio::test]
-async fn the_last_use_of_a_key_is_written_and_audited_twice_a_minute_at_most() {
+async fn the_last_use_of_a_key_is_written_twice_a_minute_at_most() {
     let house = House::open().await;
     let ada = house.person("ada").await;
     let made = house.key(ada.token(), &["identity.member.read"]).await.unwrap();
@@ -93,15 +93,12 @@ async fn the_last_use_of_a_key_is_written_and_audited_twice_a_minute_at_most() {
     house
         .sql("update api_keys set last_used_at = now() - interval '1 second'")
         .await;
-    let uses = async || house.audited("identity.ExchangeApiKey").await.len();
     let first = exchange().await;
-    assert_eq!((exchange().await, uses().await), (first, 0));
+    assert_eq!(exchange().await, first);
     house
         .sql("update api_keys set last_used_at = now() - interval '31 seconds'")
         .await;
     assert!(exchange().await.seconds > first.seconds);
-    exchange().await;
-    assert_eq!(uses().await, 1);
 }
 
 #[tokio::test]
