@@ -128,7 +128,7 @@ impl Watcher {
     fn say(&mut self, change: Option<(Change, DriftLog)>) -> Result<WatchDriftResponse> {
         self.spoke = Some(Instant::now());
         let (change, drift_log) = match change {
-            Some((change, log)) => (Some(change.into()), Some(wire::log(log, &self.backend.ring)?)),
+            Some((change, log)) => (Some(change.into()), Some(wire::log(log, &self.seals)?)),
             None => (None, None),
         };
         Ok(WatchDriftResponse {
