@@ -28,6 +28,6 @@ mod tests {
         let second = tokio::time::timeout(Duration::from_millis(1), lanes.enter(&[1, 7])).await;
         assert!(second.is_err());
         drop(first);
-        lanes.enter(&[1, 7]).await;
+        drop(lanes.enter(&[1, 7]).await);
     }
 }
