@@ -55,7 +55,7 @@ async fn every_list_is_planned_on_its_index() {
         .client(terraform_state::SERVICE.slice, Role::App)
         .await;
     app.batch_execute(&format!("set app.org = '{org}'")).await.unwrap();
-    let none = Uuid::nil();
+    let (none, last) = (Uuid::nil(), Uuid::max());
     for (query, index) in [
         (
             format!(
@@ -186,7 +186,7 @@ async fn every_list_is_planned_on_its_index() {
         ),
         (
             format!(
-                "select * from lock_history where org_id = '{org}' and state_id = '{none}' and id < '{none}' order by id desc limit 51"
+                "select * from lock_history where org_id = '{org}' and state_id = '{none}' and id < '{last}' order by id desc limit 51"
             ),
             "lock_history_state_idx",
         ),
