@@ -60,8 +60,9 @@ pub(crate) fn read(state: &Layout<'_>, observed: &[u8], printer: &Printer) -> Re
         drift.view.add(&Sides {
             address: &address,
             resource_type: &resource_type,
+            // What it wants of a resource is not known; that it wants it is taken for granted.
             design: was,
-            unknown: &NOTHING,
+            unknown: &Value::Bool(true),
             state: was,
             reality: is,
             marks: held.map_or(&NOTHING, |held| &held.marks),
