@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use api::events::v1::Outcome;
 use kit::{
     Error, Reason, Result,
     auth::{Begins, PermissionSet, authority::Authority, scope::WorkerScope},
     crypto::{ApiKey, Pepper},
-    db::Db,
+    db::{About, Db, Refusal},
     ids::{OrgId, Principal},
 };
 use uuid::Uuid;
@@ -72,7 +73,8 @@ impl Keeper {
             .await
     }
 
-    /// An access token for an API key.
+    /// An access token for an API key. Its use is noted twice a minute at most; the refusal of a call, if there is such a
+    /// key, is in the audit trail.
     ///
     /// # Errors
     /// CREDENTIAL_INVALID, always the same, for a key that is malformed, of another environment, unknown, expired or revoked, or of
@@ -83,34 +85,51 @@ impl Keeper {
         if key.env() != &*self.issuer.environment {
             return Err(invalid());
         }
-        self.db
-            .read(scope, async |tx| {
-                let known = store::lookup::api_key_by_public_id(tx, key.public_id()).await?;
-                let digest = known.as_ref().map_or([0; 32].as_slice(), |known| &known.digest);
-                let genuine = key.verify(&self.api_key_pepper, digest);
-                let Some(known) = known.filter(|known| genuine && known.active) else {
-                    return Err(invalid());
-                };
-                tx.enter(known.org_id, Principal::ApiKey(known.id.0)).await?;
-                store::api_key::update_last_used(tx, known.id).await?;
-                let permission_version = store::organization::permission_version(tx).await?;
-                let permission_version = permission_version.ok_or_else(invalid)?;
-                // A key has no epoch: it is revoked or it is not.
-                let versions = Versions {
-                    epoch: 0,
-                    permission_version,
-                };
-                let principal = Principal::ApiKey(known.id.0);
-                let token = self
-                    .issuer
-                    .sign(principal, known.org_id, known.id.0, versions, known.expires_at)?;
-                Ok(Exchanged {
-                    token,
-                    org: known.org_id,
-                    key: known.id,
-                })
+        let known = self
+            .db
+            .look(scope, async |tx| {
+                store::lookup::api_key_by_public_id(tx, key.public_id()).await
             })
-            .await
+            .await?;
+        let digest = known.as_ref().map_or([0; 32].as_slice(), |known| &known.digest);
+        let genuine = key.verify(&self.api_key_pepper, digest);
+        let Some(known) = known else {
+            return Err(invalid());
+        };
+        let principal = Principal::ApiKey(known.id.0);
+        let Some(permission_version) = known.permission_version.filter(|_| genuine && known.active) else {
+            if scope.call().is_some() {
+                let refusal = Refusal {
+                    org: known.org_id,
+                    actor: if genuine { principal } else { Principal::Anonymous },
+                    outcome: Outcome::Failure,
+                    about: Some((ApiKeyId::TYPE, known.id.id())),
+                };
+                self.db.refuse(scope, refusal, &invalid()).await?;
+            }
+            return Err(invalid());
+        };
+        if !known.lately_used {
+            self.db
+                .read(scope, async |tx| {
+                    tx.enter(known.org_id, principal).await?;
+                    store::api_key::update_last_used(tx, known.id).await
+                })
+                .await?;
+        }
+        // A key has no epoch: it is revoked or it is not.
+        let versions = Versions {
+            epoch: 0,
+            permission_version,
+        };
+        let token = self
+            .issuer
+            .sign(principal, known.org_id, known.id.0, versions, known.expires_at)?;
+        Ok(Exchanged {
+            token,
+            org: known.org_id,
+            key: known.id,
+        })
     }
 }
 

@@ -15,6 +15,7 @@ pub mod error;
 pub mod events;
 pub mod failpoint;
 pub mod ids;
+pub mod lanes;
 pub mod mask;
 pub mod page;
 pub mod rate;

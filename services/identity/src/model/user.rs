@@ -25,6 +25,8 @@ pub(crate) struct Colleague {
     pub(crate) joined_at: OffsetDateTime,
     /// Of the membership, and of the account.
     pub(crate) suspended: (Option<OffsetDateTime>, Option<OffsetDateTime>),
+    /// The organization's words.
+    pub(crate) suspended_reason: String,
 }
 
 impl Colleague {

@@ -21,10 +21,12 @@ use kit::{
     crypto::KeyRing,
     db::Db,
     failpoint,
+    lanes::Lanes,
     rate::{Limit, Limiter},
     redis::Redis,
     views::Views,
 };
+use tokio::sync::MutexGuard;
 
 use crate::{
     authority::Keeper, mail::Post, model::SessionId, password::Passwords, platform::Admins, throttle::Throttle,
@@ -46,23 +48,19 @@ pub(crate) struct Identity {
     pub(crate) guesses: Limit,
     pub(crate) admins: Admins,
     pub(crate) keeper: Arc<Keeper>,
+    /// Where refreshes of one session wait for each other before they take a database connection: many tabs that wait for
+    /// one row would else hold every connection.
     pub(crate) refreshing: Lanes,
 }
 
-/// Where calls about one session stand in line before they take a database connection: many tabs that wait for one row
-/// would else hold every connection. Sessions that share a lane wait for each other too.
-#[derive(Default)]
-pub(crate) struct Lanes([tokio::sync::Mutex<()>; 32]);
-
-impl Lanes {
-    /// The session's turn.
+impl Identity {
+    /// The session's turn to be refreshed.
     ///
     /// The switch `identity.session_lock` takes the line away together with the row's lock, for tests.
-    async fn enter(&self, session: SessionId) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+    async fn refreshing(&self, session: SessionId) -> Option<MutexGuard<'_, ()>> {
         if failpoint::without("identity.session_lock") {
             return None;
         }
-        let lane = usize::from(session.0.as_bytes()[15]) % self.0.len();
-        Some(self.0[lane].lock().await)
+        Some(self.refreshing.enter(session.0.as_bytes()).await)
     }
 }

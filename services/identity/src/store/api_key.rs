@@ -150,10 +150,9 @@ pub(crate) async fn revoke_all(tx: &mut Tx, of: ServiceAccountId) -> Result<Vec<
         .await?)
 }
 
-/// Notes that a key was used, at most twice a minute.
+/// Notes that a key was used.
 pub(crate) async fn update_last_used(tx: &mut Tx, id: ApiKeyId) -> Result<()> {
-    let stale = sql::<Bool>("coalesce(last_used_at < clock_timestamp() - interval '30 seconds', true)");
-    diesel::update(api_keys::table.filter(api_keys::org_id.eq(tx.org()).and(api_keys::id.eq(id)).and(stale)))
+    diesel::update(api_keys::table.find((tx.org(), id)))
         .set(api_keys::last_used_at.eq(sql::<Nullable<Timestamptz>>("clock_timestamp()")))
         .execute(tx)
         .await?;

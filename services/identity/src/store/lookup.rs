@@ -46,9 +46,9 @@ pub(crate) struct SessionState {
     pub(crate) epoch: i64,
 }
 
-/// An API key, as far as verifying one needs it.
+/// An API key, as far as exchanging one needs it.
 #[derive(Debug, QueryableByName)]
-pub(crate) struct KeyDigest {
+pub(crate) struct KnownKey {
     #[diesel(sql_type = SqlUuid)]
     pub(crate) org_id: OrgId,
     #[diesel(sql_type = SqlUuid)]
@@ -59,6 +59,12 @@ pub(crate) struct KeyDigest {
     pub(crate) active: bool,
     #[diesel(sql_type = Timestamptz)]
     pub(crate) expires_at: OffsetDateTime,
+    /// Within half a minute.
+    #[diesel(sql_type = Bool)]
+    pub(crate) lately_used: bool,
+    /// Its organization's; none of one that is deleted.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub(crate) permission_version: Option<i64>,
 }
 
 #[derive(QueryableByName)]
@@ -105,7 +111,7 @@ pub(crate) async fn api_key_active(tx: &mut Tx, key: ApiKeyId) -> Result<bool> {
     Ok(found.is_some_and(|key| key.active))
 }
 
-pub(crate) async fn api_key_by_public_id(tx: &mut Tx, public_id: &str) -> Result<Option<KeyDigest>> {
+pub(crate) async fn api_key_by_public_id(tx: &mut Tx, public_id: &str) -> Result<Option<KnownKey>> {
     Ok(diesel::sql_query("select * from api_key_by_public_id($1)")
         .bind::<Text, _>(public_id)
         .get_result(tx)

@@ -121,6 +121,7 @@ macro_rules! colleagues {
                 roles::name,
                 organization_members::joined_at,
                 (organization_members::suspended_at, users::suspended_at),
+                organization_members::suspended_reason,
             ))
     };
 }

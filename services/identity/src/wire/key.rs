@@ -3,7 +3,7 @@
 use api::identity::v1::{
     self, CreateApiKeyRequest, CreateServiceAccountRequest, ListApiKeysRequest, RotateApiKeyRequest,
 };
-use kit::{Error, Result, Violations, ids, page::PageSize};
+use kit::{Error, Result, Violations, auth::token::ACCESS_LIFETIME, ids, page::PageSize};
 use prost_types::Timestamp;
 use time::{Duration, OffsetDateTime};
 
@@ -120,8 +120,9 @@ impl TryFrom<RotateApiKeyRequest> for Rotation {
         let overlap = request.overlap.map_or(Duration::days(1), |overlap| {
             Duration::seconds(overlap.seconds).saturating_add(Duration::nanoseconds(overlap.nanos.into()))
         });
-        let sane = (Duration::ZERO..=LONGEST).contains(&overlap);
-        violations.check(sane, "overlap", "must be 0 to 7 days");
+        // A token that the key was exchanged for before is over when the key is.
+        let sane = overlap.is_zero() || (overlap >= ACCESS_LIFETIME && overlap <= LONGEST);
+        violations.check(sane, "overlap", "must be 0, or 5 minutes to 7 days");
         violations.finish(key.map(|key| Rotation { key, overlap }))
     }
 }

@@ -147,6 +147,7 @@ impl From<Colleague> for v1::OrganizationUser {
             role: colleague.role.as_str().to_owned(),
             suspended: colleague.is_suspended(),
             joined_at: Some(timestamp(colleague.joined_at)),
+            suspended_reason: colleague.suspended_reason,
             user: Some(colleague.profile.into()),
         }
     }

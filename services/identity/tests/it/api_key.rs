@@ -1,5 +1,6 @@
 //! API keys: made, exchanged, used as they are, cut by what their creator may do, looked at and ended.
 
+use api::events::v1::Outcome;
 use api::identity::v1::*;
 use prost_types::Timestamp;
 use tonic::{Code, Status};
@@ -126,6 +127,19 @@ async fn a_wrong_expired_or_foreign_key_is_refused_alike() {
         );
         assert_eq!(refused.message(), "the credential is not valid");
     }
+    // Of these, only the swapped one is a guess at a key that there is.
+    let refusals = house.audited("identity.ExchangeApiKey").await;
+    let [refusal] = refusals.as_slice() else {
+        panic!("{refusals:?}");
+    };
+    assert_eq!(
+        (&refusal.organization_id, refusal.outcome()),
+        (&ada.org, Outcome::Failure)
+    );
+    assert_eq!(
+        (refusal.reason.as_str(), &refusal.resource.as_ref().unwrap().id),
+        ("CREDENTIAL_INVALID", &key.id)
+    );
     for text in [String::new(), "x".repeat(513)] {
         assert_eq!(violations(&exchange(&house, &text).await.unwrap_err()), ["api_key"]);
     }
@@ -137,6 +151,8 @@ async fn a_wrong_expired_or_foreign_key_is_refused_alike() {
             .sql(&format!("update api_keys set {end} = now() where id = '{id}'"))
             .await;
         assert_eq!(reason(exchange(&house, &made.secret).await), "CREDENTIAL_INVALID");
+        let refusal = house.audited("identity.ExchangeApiKey").await.pop().unwrap();
+        assert_eq!(refusal.actor.unwrap().id, id);
         assert!(held(&house, &ada, &id).await.is_empty() && !active(&house, &id).await);
     }
 }

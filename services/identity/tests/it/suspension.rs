@@ -113,9 +113,10 @@ async fn a_suspended_member_is_out_with_every_credential_until_let_in_again() {
             user_id: grace.user.clone(),
         };
         let answer = house.users(ada.token()).get_user(request).await.unwrap();
-        answer.into_inner().user.unwrap().suspended
+        let user = answer.into_inner().user.unwrap();
+        (user.suspended, user.suspended_reason)
     };
-    assert!(seen().await);
+    assert_eq!(seen().await, (true, "left a door open".to_owned()));
     let told = house.told().await;
     let revoked = |session: &str| {
         told.iter().any(|(org, payload)| {
@@ -132,7 +133,7 @@ async fn a_suspended_member_is_out_with_every_credential_until_let_in_again() {
     );
 
     reactivate(&house, &ada, &grace.user).await.unwrap();
-    assert!(!seen().await);
+    assert_eq!(seen().await, (false, String::new()));
     eventually("the key opens again", async || answer(&house, &key).await.is_empty()).await;
     let again = enter(&house, &grace.email, &ada.org).await.unwrap();
     assert_eq!(answer(&house, &again.access_token).await, "");

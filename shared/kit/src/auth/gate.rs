@@ -27,6 +27,7 @@ use crate::{
     db::{Db, Refusal},
     error::{Error, Reason, Result},
     ids::{OrgId, Principal},
+    lanes::Lanes,
 };
 
 /// How long a verified token is remembered; its revocation is checked on every call all the same.
@@ -40,8 +41,6 @@ const REUSED: Duration = Duration::from_secs(30);
 const RENEWED_WITHIN: Duration = Duration::from_secs(10);
 /// How long an API key that identity refused is refused without asking.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
-/// Most exchanges at once; keys that share a lane wait for each other.
-const EXCHANGES: usize = 32;
 /// The longest credential that is looked at, in bytes.
 const LONGEST: usize = 2048;
 const ENTRIES: NonZeroUsize = NonZeroUsize::new(10_000).expect("not zero");
@@ -57,7 +56,7 @@ pub struct Gate {
     revocations: Arc<Revocations>,
     verified: Mutex<LruCache<[u8; 32], (AccessClaims, Instant)>>,
     exchanged: Mutex<LruCache<[u8; 32], Exchanged>>,
-    exchanging: [tokio::sync::Mutex<()>; EXCHANGES],
+    exchanging: Lanes,
     permissions: Mutex<LruCache<PermissionKey, (Arc<PermissionSet>, Instant)>>,
     jobs: Jobs,
     ring: Arc<KeyRing>,
@@ -119,7 +118,7 @@ impl Gate {
             revocations,
             verified: Mutex::new(LruCache::new(ENTRIES)),
             exchanged: Mutex::new(LruCache::new(ENTRIES)),
-            exchanging: std::array::from_fn(|_| tokio::sync::Mutex::new(())),
+            exchanging: Lanes::default(),
             permissions: Mutex::new(LruCache::new(ENTRIES)),
             jobs: Jobs::new(jobs, config.ring.clone()),
             ring: config.ring.clone(),
@@ -268,7 +267,7 @@ impl Gate {
         if let Some(answer) = self.exchanged(&digest, &parsed) {
             return answer;
         }
-        let _one_at_a_time = self.exchanging[usize::from(digest[0]) % EXCHANGES].lock().await;
+        let _one_at_a_time = self.exchanging.enter(&digest).await;
         if let Some(answer) = self.exchanged(&digest, &parsed) {
             return answer;
         }

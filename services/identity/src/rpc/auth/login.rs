@@ -99,7 +99,7 @@ pub(super) async fn refresh_token(
         )
     };
     let token = RefreshToken::parse(&identity.ring, &text).ok_or_else(invalid)?;
-    let _turn = identity.refreshing.enter(token.session()).await;
+    let _turn = identity.refreshing(token.session()).await;
     // What ends a session is committed with its audit event, although the call fails.
     let refreshed = identity.db.read(&scope, async |tx| {
         let refreshed = identity.refresh(tx, &token).await?;
