@@ -186,6 +186,10 @@ fn numbered(line: &str, head: &str) -> bool {
 /// Files that name permissions all the same, each with its reason.
 const NAME_PERMISSIONS: &[(&str, &str)] = &[
     (
+        "services/pipelines/src/check.rs",
+        "a schedule is nobody's call: whether its author may run pipelines is asked whenever it is due",
+    ),
+    (
         "services/pipelines/src/wire/lease.rs",
         "says what a job may do, to peers",
     ),

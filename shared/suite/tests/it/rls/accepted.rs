@@ -190,6 +190,10 @@ pub(crate) const INDEXES: &[(&str, &str)] = &[
         "what is due is looked for in all organizations",
     ),
     (
+        "terraform_state.drift_schedules_run_idx",
+        "what is due is looked for in all organizations",
+    ),
+    (
         "identity.organizations_slug_key",
         "slugs are unique in the installation",
     ),
@@ -299,6 +303,7 @@ pub(crate) const DEFINERS: &[&str] = &[
     "pipelines.job_by_credential",
     "pipelines.expired_leases",
     "terraform_state.due_compactions",
+    "terraform_state.due_drift_schedules",
     "terraform_state.running_rotations",
     "terraform_state.next_sealed_otherwise",
     "terraform_state.versions_by_key",
