@@ -13,6 +13,7 @@ mod people;
 mod repeats;
 mod row;
 mod surface;
+mod tables;
 mod trail;
 mod wire;
 mod works;

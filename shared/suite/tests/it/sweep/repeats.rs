@@ -11,6 +11,7 @@ use tonic_types::StatusExt;
 use super::{
     row::Row,
     rows,
+    tables::Held,
     wire::{Answer, reply, request, set, text},
     world::World,
 };
@@ -18,8 +19,6 @@ use crate::house::eventually;
 
 /// How many calls are made at the same moment.
 const AT_ONCE: usize = 6;
-
-type Tables = BTreeMap<String, (i64, String)>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeated_request_id_has_one_effect_and_one_answer() {
@@ -180,7 +179,7 @@ async fn only_once(world: &World, method: &'static Method, row: &Row, once: &sup
 }
 
 /// Which tables have more rows, and how many.
-fn grown(before: &Tables, after: &Tables) -> BTreeMap<String, i64> {
+fn grown(before: &Held, after: &Held) -> BTreeMap<String, i64> {
     let grown = after
         .iter()
         .map(|(table, (rows, _))| (table.clone(), rows - before[table].0));

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::{
     people::{Rights, add_role},
+    tables::{Held, Tables},
     wire::{self, Answer},
     works::{RUNNER, Works},
 };
@@ -30,6 +31,7 @@ use crate::{
 pub(crate) struct World {
     pub(crate) house: House,
     pub(crate) admin: Client,
+    tables: Tables,
     pub(crate) a: Tenant,
     pub(crate) b: Tenant,
     channels: BTreeMap<&'static str, Channel>,
@@ -75,6 +77,7 @@ impl World {
         let world = World {
             house,
             signing,
+            tables: Tables::new(&admin).await,
             admin,
             a,
             b,
@@ -254,57 +257,16 @@ impl World {
 
     /// Waits until every event has a position, every consumer has come to it, and all mail is sent.
     pub(crate) async fn quiet(&self) {
-        let unplaced = SLICES.map(|slice| format!("(select count(*) from {slice}.outbox where position is null)"));
-        let unread = CONSUMED.map(|(reader, source)| {
-            format!(
-                "(select count(*) from {source}.relay_head h where h.position > 0 and (not exists (
-                   select from {reader}.cursors c where c.source = '{source}') or exists (
-                   select from {reader}.cursors c where c.source = '{source}' and c.position < h.position)))"
-            )
-        });
-        let unsent = "(select count(*) from identity.outbound_messages where sent_at is null and given_up_at is null)";
-        let sql = format!("select {} + {} + {unsent}", unplaced.join(" + "), unread.join(" + "));
-        eventually("all events are delivered", Duration::from_secs(20), async || {
-            let open: i64 = self
-                .admin
-                .query_one(&sql, &[])
-                .await
-                .expect("an administrator sees everything")
-                .get(0);
-            (open == 0).then_some(())
-        })
-        .await;
+        self.tables.quiet(&self.admin).await;
     }
 
     /// Rows and a hash of every table, but for what a mere call moves: when a session or key was last used.
     ///
     /// `but` names tables to leave out. A refusal that the trail must hold is written to the outbox, gets its position
     /// and is read by consumers: with [`TRAIL`] left out, nothing else may change.
-    pub(crate) async fn tables(&self, but: &[&str]) -> BTreeMap<String, (i64, String)> {
-        let listed = "select schemaname || '.' || tablename from pg_tables where schemaname = any ($1) order by 1";
-        let mut held = BTreeMap::new();
-        for row in self
-            .admin
-            .query(listed, &[&SLICES.to_vec()])
-            .await
-            .expect("the catalog can be read")
-        {
-            let table: String = row.get(0);
-            let name = table.split_once('.').map_or("", |(_, name)| name);
-            if but.contains(&name) {
-                continue;
-            }
-            let sql = format!(
-                "select count(*), coalesce(md5(string_agg(h, '' order by h)), '') from (
-                   select md5((to_jsonb(t) - 'last_seen_at' - 'idle_expires_at' - 'last_used_at' - 'seen_at')::text) as h from {table} t) rows"
-            );
-            let row = self
-                .admin
-                .query_one(&sql, &[])
-                .await
-                .expect("an administrator sees everything");
-            held.insert(table, (row.get(0), row.get(1)));
-        }
+    pub(crate) async fn tables(&self, but: &[&str]) -> Held {
+        let mut held = self.tables.held(&self.admin).await;
+        held.retain(|table, _| table.split_once('.').is_none_or(|(_, name)| !but.contains(&name)));
         held
     }
 
@@ -322,21 +284,6 @@ impl World {
             .collect()
     }
 }
-
-/// Who reads whose events.
-const CONSUMED: [(&str, &str); 11] = [
-    ("audit", "identity"),
-    ("audit", "designs"),
-    ("audit", "terraform_state"),
-    ("audit", "pipelines"),
-    ("audit", "audit"),
-    ("terraform_state", "designs"),
-    ("pipelines", "designs"),
-    ("pipelines", "terraform_state"),
-    ("designs", "terraform_state"),
-    ("designs", "identity"),
-    ("designs", "designs"),
-];
 
 /// What a refusal may add to: events on their way, and the trail itself.
 pub(crate) const TRAIL: &[&str] = &["outbox", "relay_head", "inbox", "cursors", "audit_logs"];
