@@ -19,7 +19,7 @@ use crate::{
         state::State,
         version::{Verdict, Version, judge},
     },
-    store,
+    store::{self, limit::Limits},
 };
 
 /// Who may take a lock from its holder, and push over the rules of serial and lineage.
@@ -96,15 +96,17 @@ impl Backend {
         content: &mut Content,
         may_force: bool,
     ) -> Result<(Version, bool)> {
-        let lock = store::lock::find(tx, state.id).await?;
+        // Of what is refused nothing is kept, this neither.
+        let lock = match store::lock::update_seen(tx, state.id).await? {
+            Some(own) => Some(own),
+            None => store::lock::find(tx, state.id).await?,
+        };
         match (&lock, given) {
             (None, None) if matches!(tx.principal(), Principal::Job(_)) => {
                 return Err(mismatch("a job writes under its lock alone"));
             }
             (None, None) => {}
-            (Some(held), Some(id)) if held.is_held(id, Caller::of(tx.principal())?) => {
-                store::lock::update_seen(tx, state.id).await?;
-            }
+            (Some(held), Some(id)) if held.is_held(id, Caller::of(tx.principal())?) => {}
             (Some(held), None) => return Err(held.refusal()),
             (Some(_), Some(_)) => return Err(mismatch("the lock is not the one that is held, or another caller's")),
             (None, Some(_)) => return Err(mismatch("the lock is no longer held")),
@@ -151,23 +153,19 @@ impl Backend {
         kind: VersionKind,
         content: &mut Content,
     ) -> Result<Version> {
-        self.room(tx, content).await?;
-        let number = state.latest_version + 1;
-        let version = store::version::insert(tx, state.id, number, kind, content).await?;
-        for place in 0..version.chunks {
+        let first = content.chunk(0).await?;
+        let (version, limits) = store::version::insert(tx, state, kind, content, &first, self.compact_after).await?;
+        self.room(tx, content, limits).await?;
+        for place in 1..version.chunks {
             let sealed = content.chunk(usize::try_from(place).map_err(Error::internal)?).await?;
             store::chunk::insert(tx, version.id, place, sealed).await?;
         }
-        store::state::update_written(tx, state, &version).await?;
         store::resource::replace(tx, state, content.index(), &self.ring).await?;
-        if number > 1 {
-            store::compaction::insert(tx, state.id, self.compact_after).await?;
-        }
         tx.tell(Payload::StateWritten(StateWritten {
             state_id: state.id.to_string(),
             state_name: state.name.as_str().to_owned(),
             design_id: state.design_id.map(|design| design.to_string()).unwrap_or_default(),
-            version: number,
+            version: version.number,
             serial: version.serial,
         }));
         Ok(version)
@@ -179,10 +177,9 @@ impl Backend {
         Ok(limits.state_bytes.unwrap_or(self.limit))
     }
 
-    /// Whether the organization has room for this. Of two writers at the same moment neither sees the other's: they may go
-    /// over the quota by what they write.
-    async fn room(&self, tx: &mut Tx, content: &Content) -> Result<()> {
-        let limits = store::limit::find(tx).await?;
+    /// Whether the organization has room for this, which counts already. Of two writers at the same moment neither sees the
+    /// other's: they may go over the quota by what they write.
+    async fn room(&self, tx: &mut Tx, content: &Content, limits: Limits) -> Result<()> {
         let most = limits.state_bytes.unwrap_or(self.limit);
         if content.size() > most {
             return Err(too_large(most));
@@ -191,13 +188,13 @@ impl Backend {
             return Ok(());
         };
         let stored = store::state::stored_bytes(tx).await?;
-        if stored.saturating_add(content.stored()) > quota {
+        if stored > quota {
             return Err(Error::new(
                 Reason::QuotaExceeded,
                 "the organization's states take all of the room that it has",
             )
             .with("limit_bytes", quota.to_string())
-            .with("stored_bytes", stored.to_string()));
+            .with("stored_bytes", stored.saturating_sub(content.stored()).to_string()));
         }
         Ok(())
     }

@@ -7,14 +7,17 @@ pub(crate) mod pack;
 mod reading;
 pub(crate) mod seal;
 
-use std::fmt::Display;
+use std::{
+    fmt::Display,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use kit::{Error, Reason, Result, ids::OrgId};
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 pub(crate) use self::{
-    arriving::{Arriving, Content},
+    arriving::{Arriving, Content, Small},
     reading::{Opening, Part},
 };
 use self::{pack::Unpacking, seal::DataKey};
@@ -22,6 +25,8 @@ use crate::model::{StateId, version::Version};
 
 /// Bytes in a chunk before it is sealed, the last but fewer; its row stays below 1 MiB.
 pub(crate) const CHUNK: usize = (1 << 20) - 4096;
+/// So many bytes are packed or unpacked in about a millisecond.
+const SOON: usize = 128 << 10;
 /// What contents were known by before they had data keys.
 const HASH_CONTEXT: &str = "terraform_state content";
 
@@ -69,6 +74,14 @@ pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
     spawn_blocking(work)
         .await
         .map_err(|_| Error::internal("sealing panicked"))
+}
+
+/// As [`aside`], unless it is about so few bytes that handing it over and back would take as long.
+pub(crate) async fn aside_for<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    if bytes > SOON {
+        return aside(work).await;
+    }
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| Error::internal("sealing panicked"))
 }
 
 /// The refusal of more than is taken.

@@ -20,7 +20,9 @@ use http_body_util::StreamBody;
 use kit::{
     Error, Reason, Result,
     auth::scope::{Admitted, OrgScope},
+    crypto::KeyRing,
     db::Tx,
+    ids::OrgId,
     rpc::Door,
 };
 use tonic::{Status, body::Body};
@@ -34,15 +36,15 @@ use self::{
 use crate::{
     backend::{
         Backend, bound_design, force_missing,
-        lock::{bound_execution, hold_job, no_maintenance, release, take, take_away},
+        lock::{bound_execution, hold_job, release, take, take_away},
         may_force, touchable,
     },
-    content::{Arriving, Place},
+    content::{Arriving, Content, Place, Small},
     history,
     model::{
-        StateId,
+        Caller, StateId,
         lock::{LockId, mismatch},
-        state::{State, StateName},
+        state::{Shown, State, StateName},
     },
     store,
     wire::lock::lock_info,
@@ -50,6 +52,9 @@ use crate::{
 
 /// From how many bytes on an answer is compressed where that is accepted.
 const WORTH_COMPRESSING: i64 = 1024;
+
+/// What the history of locks tells of a lock that Terraform took away: it says nothing itself.
+const FORCED: &str = "force-unlock by Terraform";
 
 /// Speaks Terraform's `http` backend.
 pub(crate) struct TerraformHttp {
@@ -67,6 +72,42 @@ enum Wanted {
     Outputs,
     /// Nothing that a lock's address is for.
     Nothing,
+}
+
+/// A content that has come whole.
+enum Arrived {
+    /// It is sealed to whichever state has the name.
+    Small(Small),
+    /// It was sealed as it came.
+    Sealed(Content),
+}
+
+impl Arrived {
+    /// The state that it is for, or that is made for it.
+    fn state(&self) -> StateId {
+        match self {
+            Arrived::Small(_) => StateId::new(),
+            Arrived::Sealed(content) => content.place().state,
+        }
+    }
+
+    /// The same as a version of this state.
+    ///
+    /// # Errors
+    /// CONFLICT where it was sealed to another one.
+    fn content(self, ring: &KeyRing, org: OrgId, state: StateId) -> Result<Content> {
+        match self {
+            Arrived::Small(small) => {
+                let version = Uuid::new_v4();
+                small.sealed(ring, Place { org, state, version })
+            }
+            Arrived::Sealed(content) if content.place().state == state => Ok(content),
+            Arrived::Sealed(_) => Err(Error::new(
+                Reason::Conflict,
+                "the state was made by another call; try again",
+            )),
+        }
+    }
 }
 
 /// What a request wants, and the encoded name of the state.
@@ -157,19 +198,20 @@ impl Door for TerraformHttp {
 impl TerraformHttp {
     async fn read(&self, scope: OrgScope, name: StateName, parts: &Parts) -> Result<Response<Body>> {
         let reading = self.backend.kit.db.read(&scope, async |tx| {
-            let state = store::state::find_named(tx, &name).await?;
-            let state = state.ok_or_else(|| Error::not_found("state", name.as_str()))?;
+            let found = store::state::find_shown_named(tx, &name).await?;
+            let Shown { state, version, lock } = found.ok_or_else(|| Error::not_found("state", name.as_str()))?;
             touchable(&scope, &state)?;
             tx.about(&state);
-            if state.latest_version == 0 {
-                return Err(Error::not_found("state_version", 0));
-            }
-            let version = store::version::find(tx, state.id, state.latest_version).await?;
-            let version = version.ok_or_else(|| {
-                crate::content::corrupt("the current version is missing", state.id, state.latest_version)
-            })?;
+            let version = match version {
+                Some(version) => version,
+                None => history::version(tx, &state, None).await?,
+            };
             let reading = self.backend.read(tx, &state, version).await?;
-            store::lock::update_seen(tx, state.id).await?;
+            if let Some(lock) = lock
+                && lock.holder() == Caller::of(tx.principal())?
+            {
+                store::lock::update_seen(tx, state.id).await?;
+            }
             Ok(reading)
         });
         let reading = reading.await?;
@@ -211,34 +253,19 @@ impl TerraformHttp {
             Some(id) => Some(LockId::parse(&id).ok_or_else(|| Error::violation("ID", LockId::RULE))?),
         };
         let md5 = told_md5(&parts.headers)?;
-        let known = self.backend.kit.db.look(&scope, async |tx| {
-            let known = store::state::find_named(tx, &name).await?;
-            Ok((known, self.backend.limit_of(tx).await?))
-        });
-        let (known, limit) = known.await?;
-        known.as_ref().map_or(Ok(()), |state| touchable(&scope, state))?;
-        let id = known.map_or_else(StateId::new, |state| state.id);
-        let place = Place {
-            org: scope.org(),
-            state: id,
-            version: Uuid::new_v4(),
+        let mut body = Incoming::new(body, u64::MAX);
+        let mut share = self.backend.memory.share();
+        let (start, whole) = body.start(&mut share).await?;
+        let arrived = if whole {
+            Arrived::Small(Small::read(start, md5, share).await?)
+        } else {
+            drop(share);
+            Arrived::Sealed(self.long(&scope, &name, start, body, md5).await?)
         };
-        let mut arriving = Arriving::new(&self.backend.ring, place, limit, &self.backend.memory);
-        let mut body = Incoming::new(body, limit);
-        while let Some(part) = body.part().await? {
-            arriving.push(&part).await?;
-        }
-        let mut content = arriving.finish(md5).await?;
         let force = may_force(&scope);
         let written = self.backend.kit.db.write(&scope, async |tx| {
-            let state = held(tx, &scope, id, &name).await?;
-            if state.id != id {
-                // Made by another call since; what is sealed to one state fits no other.
-                return Err(Error::new(
-                    Reason::Conflict,
-                    "the state was made by another call; try again",
-                ));
-            }
+            let state = held(tx, &scope, arrived.state(), &name).await?;
+            let mut content = arrived.content(&self.backend.ring, scope.org(), state.id)?;
             let written = self.backend.write(tx, &state, given.as_ref(), &mut content, force);
             let (version, created) = written.await?;
             Ok(UploadStateResponse {
@@ -252,6 +279,35 @@ impl TerraformHttp {
             _ => error,
         })?;
         Ok(empty())
+    }
+
+    /// A content that is longer than a chunk: it is sealed as it comes, to the state that there is, or to one that is made then.
+    async fn long(
+        &self,
+        scope: &OrgScope,
+        name: &StateName,
+        start: Vec<u8>,
+        mut body: Incoming,
+        md5: Option<[u8; 16]>,
+    ) -> Result<Content> {
+        let known = self.backend.kit.db.look(scope, async |tx| {
+            let known = store::state::find_named(tx, name).await?;
+            Ok((known, self.backend.limit_of(tx).await?))
+        });
+        let (known, limit) = known.await?;
+        known.as_ref().map_or(Ok(()), |state| touchable(scope, state))?;
+        let place = Place {
+            org: scope.org(),
+            state: known.map_or_else(StateId::new, |state| state.id),
+            version: Uuid::new_v4(),
+        };
+        let mut arriving = Arriving::new(&self.backend.ring, place, limit, &self.backend.memory);
+        arriving.push(&start).await?;
+        body.limit = limit;
+        while let Some(part) = body.part().await? {
+            arriving.push(&part).await?;
+        }
+        arriving.finish(md5).await
     }
 
     async fn lock(&self, scope: OrgScope, name: StateName, parts: &Parts, body: Body) -> Result<Response<Body>> {
@@ -295,12 +351,11 @@ impl TerraformHttp {
             let state = state.ok_or_else(|| mismatch("there is no such state, and no lock of it"))?;
             touchable(&scope, &state)?;
             tx.about(&state);
-            no_maintenance(tx, &state, told.as_ref().map(|told| &told.lock.id)).await?;
             match &told {
-                Some(told) if !told.bare => release(tx, &state, &told.lock.id).await?,
+                Some(told) if !told.bare => release(tx, &state, &told.lock.id, false).await?,
                 told => {
                     let id = told.as_ref().map(|told| &told.lock.id);
-                    if take_away(tx, &state, id, "force-unlock by Terraform").await? {
+                    if take_away(tx, &state, id, FORCED, false).await? {
                         // The call is an UnlockState; the trail tells who took a lock from another.
                         tx.acted("ForceUnlockState", &state);
                     }

@@ -72,6 +72,12 @@ impl Share {
         self.grow(if content_bytes <= SMALL { 1 } else { 8 })
     }
 
+    /// As [`Share::grow_for`], and beside that the content once.
+    pub(crate) fn grow_for_reading(&mut self, content_bytes: u64) -> Result<()> {
+        let mib = usize::try_from(content_bytes.div_ceil(1 << 20)).unwrap_or(usize::MAX);
+        self.grow(mib.saturating_add(8))
+    }
+
     /// As [`Share::grow`], by what a content of so many bytes takes that is in memory whole, with one that it is told by and what
     /// it is packed with.
     pub(crate) fn grow_for_whole(&mut self, content_bytes: u64) -> Result<()> {

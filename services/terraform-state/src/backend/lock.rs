@@ -11,7 +11,10 @@ use crate::{
         lock::{Lock, LockId, NewLock, mismatch},
         state::State,
     },
-    store::{self, lock::End},
+    store::{
+        self,
+        lock::{End, Ending},
+    },
 };
 
 /// For how long after it took a lock away a call that names no lock is the repeat of the one that did.
@@ -48,11 +51,16 @@ pub(crate) async fn take(tx: &mut Tx, state: &State, new: &NewLock, execution: O
     if !new.maintenance_reason.is_empty() {
         no_job(tx)?;
     }
+    let ended = state.released_lock_id.as_deref() == Some(new.id.as_str());
+    let taken = match ended {
+        false => store::lock::insert(tx, state.id, new, execution).await?,
+        true => None,
+    };
+    if let Some(taken) = taken {
+        return Ok(taken);
+    }
     let Some(held) = store::lock::find(tx, state.id).await? else {
-        if state.released_lock_id.as_deref() == Some(new.id.as_str()) {
-            return Err(mismatch("the lock was given back or taken away before"));
-        }
-        return store::lock::insert(tx, state.id, new, execution).await;
+        return Err(mismatch("the lock was given back or taken away before"));
     };
     let repeated = held.is_held(&new.id, Caller::of(tx.principal())?);
     if repeated && !failpoint::without(&format!("terraform_state.lock_repeat/{}", state.name.as_str())) {
@@ -62,14 +70,22 @@ pub(crate) async fn take(tx: &mut Tx, state: &State, new: &NewLock, execution: O
     Err(held.refusal())
 }
 
-/// Gives the caller's lock back. The repeat of the last release changes nothing.
+/// Gives the caller's lock back; a maintenance lock only where that may be. The repeat of the last release changes nothing.
 ///
 /// # Errors
 /// LOCK_MISMATCH, and no lock is released.
-pub(crate) async fn release(tx: &mut Tx, state: &State, id: &LockId) -> Result<()> {
+pub(crate) async fn release(tx: &mut Tx, state: &State, id: &LockId, maintenance: bool) -> Result<()> {
     let caller = Caller::of(tx.principal())?;
+    let lock = Ending {
+        id,
+        holder: caller,
+        maintenance,
+    };
+    if store::lock::delete(tx, state.id, lock, End::Released).await? {
+        return Ok(());
+    }
     match store::lock::find(tx, state.id).await? {
-        Some(held) if held.is_held(id, caller) => store::lock::delete(tx, state.id, &held, End::Released).await,
+        Some(held) if held.id == *id && held.is_maintenance() && !maintenance => Err(no_maintenance()),
         Some(held) if held.id == *id => Err(mismatch("the lock is another caller's, who alone gives it back")),
         Some(_) | None if state.released_lock_id.as_deref() == Some(id.as_str()) => {
             if state.released_by_force {
@@ -82,20 +98,29 @@ pub(crate) async fn release(tx: &mut Tx, state: &State, id: &LockId) -> Result<(
     }
 }
 
-/// Takes a lock from its holder, the one with this id or whichever it is, and says whether there was one to take.
+/// Takes a lock from its holder, the one with this id or whichever it is, and says whether there was one to take. A
+/// maintenance lock only where that may be.
 ///
 /// # Errors
 /// LOCK_MISMATCH; CALLER_NOT_ALLOWED for a job, of a maintenance lock.
-pub(crate) async fn take_away(tx: &mut Tx, state: &State, id: Option<&LockId>, reason: &str) -> Result<bool> {
+pub(crate) async fn take_away(
+    tx: &mut Tx,
+    state: &State,
+    id: Option<&LockId>,
+    reason: &str,
+    maintenance: bool,
+) -> Result<bool> {
     match store::lock::find(tx, state.id).await? {
+        Some(held) if held.is_maintenance() && !maintenance && id.is_none_or(|id| *id == held.id) => {
+            Err(no_maintenance())
+        }
         // Whose answer was lost asks again, and means the lock before this one.
         Some(held) if id.is_none() && took_away(tx, state, &held).await? => Ok(false),
         Some(held) if id.is_none_or(|id| *id == held.id) => {
             if held.is_maintenance() {
                 no_job(tx)?;
             }
-            store::lock::delete(tx, state.id, &held, End::Forced(reason)).await?;
-            Ok(true)
+            store::lock::delete(tx, state.id, Ending::from(&held), End::Forced(reason)).await
         }
         Some(_) => Err(mismatch("another lock is held")),
         // A repeat of what was done before; Terraform names no lock at all.
@@ -108,18 +133,9 @@ pub(crate) async fn take_away(tx: &mut Tx, state: &State, id: Option<&LockId>, r
     }
 }
 
-/// Refuses to end the maintenance lock with this id, or whichever it is: who calls over HTTP is shown a status alone, and
-/// not what is under maintenance.
-///
-/// # Errors
-/// LOCK_MISMATCH.
-pub(crate) async fn no_maintenance(tx: &mut Tx, state: &State, id: Option<&LockId>) -> Result<()> {
-    match store::lock::find(tx, state.id).await? {
-        Some(held) if held.is_maintenance() && id.is_none_or(|id| *id == held.id) => {
-            Err(mismatch("a maintenance lock is ended by LockService alone"))
-        }
-        Some(_) | None => Ok(()),
-    }
+/// The refusal to end a maintenance lock over HTTP: who calls so is shown a status alone, and not what is under maintenance.
+fn no_maintenance() -> Error {
+    mismatch("a maintenance lock is ended by LockService alone")
 }
 
 /// Takes the locks of a job away that has ended, in the worker's transaction.
@@ -137,7 +153,7 @@ pub(crate) async fn orphan(tx: &mut Tx, job: PrincipalId) -> Result<()> {
         if failpoint::without(&format!("terraform_state.orphans/{}", state.name.as_str())) {
             continue;
         }
-        store::lock::delete(tx, id, &held, End::Orphaned).await?;
+        store::lock::delete(tx, id, Ending::from(&held), End::Orphaned).await?;
         tx.acted("ReleaseOrphanedLock", &state);
     }
     Ok(())

@@ -23,14 +23,8 @@ const ATTEMPTS: usize = 4;
 /// How a version's content stands just now: itself, the newer one that it is told by, and so on, to one that is whole.
 async fn chain(tx: &mut Tx, state: StateId, version: Version) -> Result<Vec<Version>> {
     let mut chain = vec![version];
-    if chain[0].base_number.is_none() {
-        return Ok(chain);
-    }
-    let newer = store::version::list_group(tx, state, chain[0].number).await?;
-    let mut newer = newer.into_iter();
     while let Some(base) = chain.last().and_then(|told| told.base_number) {
-        let found = newer.find(|version| version.number >= base);
-        let found = found.filter(|version| version.number == base);
+        let found = store::version::find(tx, state, base).await?;
         chain.push(found.ok_or_else(|| corrupt("the version that it is told by is missing", state, base))?);
     }
     Ok(chain)

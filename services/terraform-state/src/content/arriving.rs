@@ -7,10 +7,11 @@ use md5::{Digest, Md5};
 use secrecy::{ExposeSecret, SecretSlice};
 use tempfile::SpooledTempFile;
 use uuid::Uuid;
+use zstd::stream::write::Encoder;
 
 use super::{
-    CHUNK, Place, aside, hashed,
-    pack::LEVEL,
+    CHUNK, Place, aside, aside_for, hashed,
+    pack::{LEVEL, pack},
     seal::{Body, DataKey},
     too_large,
 };
@@ -21,14 +22,19 @@ use crate::{
         resource::Index,
         version::{Heading, Version},
     },
+    wire::heading,
 };
 
 /// What is kept in memory of a content that arrives; more goes into a file.
 const IN_MEMORY: usize = 1 << 20;
 
+/// The most bytes of a content that is read as a whole.
+const MOST_WHOLE: u64 = 16 << 20;
+
 /// Sealed chunks, one behind the other; what is written to it is cut and sealed.
 struct Sealed {
     key: DataKey,
+    wrapped: Vec<u8>,
     body: Body,
     file: SpooledTempFile,
     ends: Vec<u64>,
@@ -53,6 +59,22 @@ impl Write for Sealed {
 }
 
 impl Sealed {
+    fn new(ring: &KeyRing, place: Place) -> Self {
+        let key = DataKey::new();
+        Sealed {
+            wrapped: key.sealed(ring, &place),
+            key,
+            body: Body {
+                place,
+                id: Uuid::new_v4(),
+                base: None,
+            },
+            file: SpooledTempFile::new(IN_MEMORY),
+            ends: Vec::new(),
+            packed: Vec::new(),
+        }
+    }
+
     fn seal(&mut self, last: bool) -> io::Result<()> {
         let packed = SecretSlice::from(std::mem::take(&mut self.packed));
         let sealed = self.key.seal(&self.body, self.ends.len(), last, packed.expose_secret());
@@ -82,75 +104,118 @@ impl Sealed {
     }
 }
 
-/// Packs into sealed chunks. It is made when the first of it is needed: a small content waits for its end without one.
-enum Packing {
-    Not(Box<Sealed>),
-    Begun(Box<zstd::stream::write::Encoder<'static, Sealed>>),
+/// What a content that comes is known by, as far as it was told.
+#[derive(Default)]
+struct Told {
+    size: u64,
+    md5: Md5,
+    digest: blake3::Hasher,
 }
 
-impl Packing {
-    fn write(self, plain: &[u8], size: Option<u64>) -> io::Result<Packing> {
-        let mut encoder = match self {
-            Packing::Begun(encoder) => encoder,
-            Packing::Not(sealed) => {
-                let mut encoder = zstd::stream::write::Encoder::new(*sealed, LEVEL)?;
-                encoder.set_pledged_src_size(size)?;
-                Box::new(encoder)
-            }
-        };
-        encoder.write_all(plain)?;
-        Ok(Packing::Begun(encoder))
+impl Told {
+    fn push(&mut self, part: &[u8]) {
+        self.size += part.len() as u64;
+        self.md5.update(part);
+        self.digest.update(part);
     }
 
-    fn finish(self) -> io::Result<Box<Sealed>> {
-        let mut sealed = match self {
-            Packing::Not(sealed) => sealed,
-            Packing::Begun(encoder) => Box::new(encoder.finish()?),
+    /// Its length and its digest.
+    fn finish(self, told_md5: Option<[u8; 16]>) -> Result<(u64, [u8; 32])> {
+        let md5: [u8; 16] = self.md5.finalize().into();
+        if told_md5.is_some_and(|told| told != md5) {
+            return Err(Error::violation("content_md5", "is not the content's"));
+        }
+        if self.size == 0 {
+            return Err(Error::violation("content", "is required"));
+        }
+        Ok((self.size, *self.digest.finalize().as_bytes()))
+    }
+}
+
+/// A content of at most [`CHUNK`] bytes, packed before it is known which state it is for.
+pub(crate) struct Small {
+    packed: SecretSlice<u8>,
+    heading: Heading,
+    index: Index,
+    size: u64,
+    digest: [u8; 32],
+    share: Share,
+}
+
+impl Small {
+    /// All of it, with what it says of itself.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST where it is no state, or not the one whose MD5 was told.
+    pub(crate) async fn read(plain: Vec<u8>, told_md5: Option<[u8; 16]>, share: Share) -> Result<Small> {
+        let bytes = plain.len();
+        let plain = SecretSlice::from(plain);
+        let read = move || {
+            let plain = plain.expose_secret();
+            let mut told = Told::default();
+            told.push(plain);
+            let (size, digest) = told.finish(told_md5)?;
+            let (heading, index) = heading::read_whole(plain)?;
+            let packed = SecretSlice::from(pack(plain, None).map_err(Error::internal)?);
+            Ok(Small {
+                packed,
+                heading,
+                index,
+                size,
+                digest,
+                share,
+            })
         };
-        sealed.seal(true)?;
-        Ok(sealed)
+        aside_for(bytes, read).await?
+    }
+
+    /// The same, sealed as a version's content.
+    ///
+    /// # Errors
+    /// INTERNAL.
+    pub(crate) fn sealed(self, ring: &KeyRing, place: Place) -> Result<Content> {
+        let mut sealed = Box::new(Sealed::new(ring, place));
+        let packed = sealed.write_all(self.packed.expose_secret());
+        packed.and_then(|()| sealed.seal(true)).map_err(Error::internal)?;
+        Ok(Content {
+            sealed: Some(sealed),
+            ring: ring.clone(),
+            heading: self.heading,
+            index: self.index,
+            size: self.size,
+            digest: self.digest,
+            lock: None,
+            _share: self.share,
+        })
     }
 }
 
 /// A content as it arrives.
 pub(crate) struct Arriving {
-    packing: Option<Packing>,
-    wrapped: Vec<u8>,
+    place: Place,
     ring: KeyRing,
+    /// Packs into sealed chunks; made when the first of it is needed.
+    packing: Option<Box<Encoder<'static, Sealed>>>,
     /// What came since the last was packed.
     plain: Vec<u8>,
+    /// What all that was packed is known by.
+    told: Told,
     size: u64,
     limit: u64,
-    md5: Md5,
-    digest: blake3::Hasher,
     share: Share,
 }
 
 impl Arriving {
     /// Nothing yet, and at most `limit` bytes to come.
     pub(crate) fn new(ring: &KeyRing, place: Place, limit: u64, memory: &Memory) -> Self {
-        let key = DataKey::new();
-        let wrapped = key.sealed(ring, &place);
-        let sealed = Sealed {
-            key,
-            body: Body {
-                place,
-                id: Uuid::new_v4(),
-                base: None,
-            },
-            file: SpooledTempFile::new(IN_MEMORY),
-            ends: Vec::new(),
-            packed: Vec::new(),
-        };
         Arriving {
-            packing: Some(Packing::Not(Box::new(sealed))),
-            wrapped,
+            place,
             ring: ring.clone(),
+            packing: None,
             plain: Vec::new(),
+            told: Told::default(),
             size: 0,
             limit,
-            md5: Md5::new(),
-            digest: blake3::Hasher::new(),
             share: memory.share(),
         }
     }
@@ -165,8 +230,6 @@ impl Arriving {
             return Err(too_large(self.limit));
         }
         self.share.grow_for(self.size)?;
-        self.md5.update(part);
-        self.digest.update(part);
         while self.plain.len() + part.len() > CHUNK {
             let (now, rest) = part.split_at(CHUNK - self.plain.len());
             self.plain.extend_from_slice(now);
@@ -182,57 +245,70 @@ impl Arriving {
     /// # Errors
     /// INVALID_REQUEST where it is no state, or not the one whose MD5 was told.
     pub(crate) async fn finish(mut self, told_md5: Option<[u8; 16]>) -> Result<Content> {
-        let md5: [u8; 16] = self.md5.clone().finalize().into();
-        if told_md5.is_some_and(|told| told != md5) {
-            return Err(Error::violation("content_md5", "is not the content's"));
+        let Some(mut packing) = self.packing else {
+            let small = Small::read(self.plain, told_md5, self.share).await?;
+            return small.sealed(&self.ring, self.place);
+        };
+        // Read as a whole it is read soon; what is longer than that is read as it is unpacked.
+        let whole = self.size <= MOST_WHOLE;
+        if whole {
+            self.share.grow_for_reading(self.size)?;
         }
-        if self.size == 0 {
-            return Err(Error::violation("content", "is required"));
-        }
-        let packing = self.taken();
-        let plain = SecretSlice::from(std::mem::take(&mut self.plain));
-        let whole = plain.expose_secret().len() as u64 == self.size;
-        let size = whole.then_some(self.size);
-        let (sealed, heading) = aside(move || -> io::Result<_> {
-            let mut sealed = packing.write(plain.expose_secret(), size)?.finish()?;
-            let heading = if whole {
-                crate::wire::heading::read(plain.expose_secret())
-            } else {
-                let packed = Packed {
-                    sealed: &mut sealed,
-                    chunk: 0,
-                    open: SecretSlice::from(Vec::new()),
-                    at: 0,
-                };
-                crate::wire::heading::read(zstd::stream::read::Decoder::new(packed)?)
+        let plain = SecretSlice::from(self.plain);
+        let mut told = self.told;
+        let arrived = aside(move || -> Result<_> {
+            told.push(plain.expose_secret());
+            let (size, digest) = told.finish(told_md5)?;
+            packing.write_all(plain.expose_secret()).map_err(Error::internal)?;
+            let mut sealed = Box::new(packing.finish().map_err(Error::internal)?);
+            sealed.seal(true).map_err(Error::internal)?;
+            let packed = Packed {
+                sealed: &mut sealed,
+                chunk: 0,
+                open: SecretSlice::from(Vec::new()),
+                at: 0,
             };
-            Ok((sealed, heading))
-        })
-        .await?
-        .map_err(Error::internal)?;
-        let (heading, index) = heading?;
+            let mut unpacked = zstd::stream::read::Decoder::new(packed).map_err(Error::internal)?;
+            let (heading, index) = match whole {
+                true => {
+                    let mut plain = Vec::with_capacity(usize::try_from(size).map_err(Error::internal)? + 1);
+                    unpacked.read_to_end(&mut plain).map_err(Error::internal)?;
+                    heading::read_whole(SecretSlice::from(plain).expose_secret())?
+                }
+                false => heading::read(unpacked)?,
+            };
+            Ok((sealed, heading, index, size, digest))
+        });
+        let (sealed, heading, index, size, digest) = arrived.await??;
         Ok(Content {
             sealed: Some(sealed),
-            wrapped: self.wrapped,
             ring: self.ring,
             heading,
             index,
-            size: self.size,
-            digest: *self.digest.finalize().as_bytes(),
+            size,
+            digest,
             lock: None,
             _share: self.share,
         })
     }
 
-    fn taken(&mut self) -> Packing {
-        self.packing.take().expect("only a failure keeps it, which ended this")
-    }
-
     async fn pack(&mut self) -> Result<()> {
-        let packing = self.taken();
+        let packing = match self.packing.take() {
+            Some(packing) => packing,
+            None => {
+                let encoder = Encoder::new(Sealed::new(&self.ring, self.place), LEVEL);
+                Box::new(encoder.map_err(Error::internal)?)
+            }
+        };
         let plain = SecretSlice::from(std::mem::take(&mut self.plain));
-        let packing = aside(move || packing.write(plain.expose_secret(), None)).await?;
-        self.packing = Some(packing.map_err(Error::internal)?);
+        let mut told = std::mem::take(&mut self.told);
+        let packed = aside(move || {
+            let mut packing = packing;
+            told.push(plain.expose_secret());
+            packing.write_all(plain.expose_secret()).map(|()| (packing, told))
+        });
+        let (packing, told) = packed.await?.map_err(Error::internal)?;
+        (self.packing, self.told) = (Some(packing), told);
         Ok(())
     }
 }
@@ -266,7 +342,6 @@ impl Read for Packed<'_> {
 /// A content that has arrived whole and is a state.
 pub(crate) struct Content {
     sealed: Option<Box<Sealed>>,
-    wrapped: Vec<u8>,
     ring: KeyRing,
     heading: Heading,
     index: Index,
@@ -324,7 +399,7 @@ impl Content {
 
     /// Its data key, sealed.
     pub(crate) fn wrapped_key(&self) -> &[u8] {
-        &self.wrapped
+        &self.sealed().wrapped
     }
 
     /// What it is known by as the version of this number.
@@ -366,11 +441,12 @@ impl Content {
             .sealed
             .take()
             .ok_or_else(|| Error::internal("a chunk was not read"))?;
-        let (sealed, bytes) = aside(move || {
+        let on_disk = sealed.file.is_rolled();
+        let read = move || {
             let bytes = sealed.sealed(chunk);
             (sealed, bytes)
-        })
-        .await?;
+        };
+        let (sealed, bytes) = if on_disk { aside(read).await? } else { read() };
         self.sealed = Some(sealed);
         bytes.map_err(Error::internal)
     }

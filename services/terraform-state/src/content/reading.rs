@@ -6,7 +6,7 @@ use kit::{Error, Result, crypto::KeyRing};
 use secrecy::{ExposeSecret, SecretSlice};
 
 use super::{
-    CHUNK, HASH_CONTEXT, Place, Unpacking, aside, corrupt, hashed, pack,
+    CHUNK, HASH_CONTEXT, Place, Unpacking, aside_for, corrupt, hashed, pack,
     seal::{Body, DataKey, refused},
 };
 use crate::model::version::Version;
@@ -99,7 +99,7 @@ impl Opening {
     /// CONTENT_CORRUPT.
     pub(crate) async fn whole(&self, sealed: Vec<Vec<u8>>, base: Option<Arc<Vec<u8>>>) -> Result<Vec<u8>> {
         let opening = self.clone();
-        aside(move || {
+        aside_for(usize::try_from(self.size).unwrap_or(usize::MAX), move || {
             let mut packed = Vec::new();
             for (chunk, sealed) in (0..).zip(&sealed) {
                 packed.extend_from_slice(opening.chunk(chunk, sealed)?.expose_secret());
@@ -172,7 +172,7 @@ impl Part {
     /// # Errors
     /// CONTENT_CORRUPT, KEY_MISSING.
     pub(crate) async fn step(mut self, sealed: Option<Vec<u8>>) -> Result<(Part, Vec<u8>)> {
-        aside(move || {
+        aside_for(usize::try_from(self.opening.size).unwrap_or(usize::MAX), move || {
             if let Some(sealed) = sealed {
                 self.packed = self.opening.chunk(self.next, &sealed)?;
                 self.next += 1;

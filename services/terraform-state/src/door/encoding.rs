@@ -7,7 +7,8 @@ use flate2::{Compression, write::GzEncoder};
 use futures_util::{Stream, TryStreamExt, stream};
 use http::{HeaderMap, header};
 use kit::{Error, Result};
-use tokio::task::spawn_blocking;
+
+use crate::content::aside_for;
 
 /// Whether a caller accepts gzip (RFC 9110, 12.5.3): it is named, and not with a weight of nothing.
 pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
@@ -32,10 +33,9 @@ where
     stream::try_unfold(start, |(mut parts, mut encoder)| async move {
         while let Some(open) = encoder {
             let part = parts.try_next().await?;
-            let (still, compressed) = spawn_blocking(move || compressed(open, part))
-                .await
-                // What a panic says may hold a part of a content.
-                .map_err(|_| Error::internal("compressing panicked"))?
+            let bytes = part.as_ref().map_or(0, Bytes::len);
+            let (still, compressed) = aside_for(bytes, move || compressed(open, part))
+                .await?
                 .map_err(Error::internal)?;
             encoder = still;
             if !compressed.is_empty() {

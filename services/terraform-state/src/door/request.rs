@@ -9,18 +9,43 @@ use kit::{Error, Result};
 use md5::{Digest, Md5};
 use tonic::body::Body;
 
-use crate::{content::too_large, wire::lock::MOST_INFO_BYTES};
+use crate::{
+    content::{CHUNK, too_large},
+    memory::Share,
+    wire::lock::MOST_INFO_BYTES,
+};
 
 /// A body as it comes in.
 pub(super) struct Incoming {
     body: Body,
-    limit: u64,
+    /// The most bytes of it.
+    pub(super) limit: u64,
     read: u64,
 }
 
 impl Incoming {
     pub(super) fn new(body: Body, limit: u64) -> Self {
         Incoming { body, limit, read: 0 }
+    }
+
+    /// The start of it, and whether that is all: at most a chunk then. Of what is known to be longer nothing is read.
+    ///
+    /// # Errors
+    /// OVERLOADED where there is no room.
+    pub(super) async fn start(&mut self, share: &mut Share) -> Result<(Vec<u8>, bool)> {
+        let told = usize::try_from(self.body.size_hint().lower()).unwrap_or(usize::MAX);
+        if told > CHUNK {
+            return Ok((Vec::new(), false));
+        }
+        let mut start = Vec::with_capacity(told);
+        while start.len() <= CHUNK {
+            let Some(part) = self.part().await? else {
+                return Ok((start, true));
+            };
+            share.grow_for((start.len() + part.len()) as u64)?;
+            start.extend_from_slice(&part);
+        }
+        Ok((start, false))
     }
 
     /// The next part; none at its end.

@@ -1,10 +1,12 @@
 //! What is to be done to a state's versions: which go, and which newer one tells each that stays.
+//!
+//! A version is told by at most 12 others, one after the other, whichever there are; the last of them is whole.
 
 use diesel::prelude::{Queryable, Selectable};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{VersionKind, lock::LockId, retention::Retention, version::group_end};
+use super::{VersionKind, lock::LockId, retention::Retention};
 use crate::{content::pack::MOST_DELTA_BYTES, schema::state_versions};
 
 /// A version by what a plan is made from.
@@ -89,22 +91,48 @@ pub fn gone(rows: &[Row], terms: &Terms) -> Vec<i64> {
     gone
 }
 
+/// Nothing is told across a multiple of this: what stands there is whole, or else the last one before it that there is.
+const KEYFRAME: i64 = 128;
+
+/// The newer version that tells a version, of those that can, newest first; none where it is to be whole. `newest` is the
+/// state's current version, whether or not it can tell another.
+///
+/// The numbers behind the version are cut into blocks of 64, 32, …, 1, the longest first that fits: one that starts behind a
+/// multiple of its length, and whose last number was given already. Of the first block that has a version, the last one tells.
+/// Where no version is missing, 3 is told by 4, 4 by 8, 8 by 16; and while 11 is the current one, 8 by 10 and 10 by 11. So each
+/// step leads to the end of a longer block, and at last through shorter ones to the current version.
+fn base(tellers: &[i64], newest: i64, number: i64) -> Option<i64> {
+    let mut end = number;
+    while end % KEYFRAME != 0 {
+        let lengths = (0..=end.trailing_zeros()).rev().map(|power| 1_i64 << power);
+        let next = lengths.map(|length| end + length).find(|next| *next <= newest)?;
+        let newer = tellers.partition_point(|teller| *teller > next);
+        match tellers.get(newer) {
+            Some(teller) if *teller > end => return Some(*teller),
+            _ => end = next,
+        }
+    }
+    None
+}
+
 /// What is to be done to a state's versions, all of them, newest first.
 pub fn plan(rows: &[Row], terms: &Terms) -> Plan {
     let gone = gone(rows, terms);
     let mut steps = Vec::new();
-    let mut newer: Option<&Row> = None;
-    for row in rows.iter().filter(|row| gone.binary_search(&row.number).is_err()) {
+    let kept = || rows.iter().filter(|row| gone.binary_search(&row.number).is_err());
+    let short = |row: &&Row| row.size_bytes <= MOST_DELTA_BYTES;
+    let tellers: Vec<i64> = kept().filter(short).map(|row| row.number).collect();
+    let newest = rows.first().map_or(0, |row| row.number);
+    for row in kept() {
         if row.key_id.is_none() {
             steps.push(Step::Renew(row.number));
         }
-        let short = |row: &Row| row.size_bytes <= MOST_DELTA_BYTES;
-        let base = newer.filter(|newer| newer.number <= group_end(row.number) && short(newer) && short(row));
-        let base = base.map(|newer| newer.number);
+        let base = Some(row)
+            .filter(short)
+            .and_then(|row| base(&tellers, newest, row.number));
         if row.weighed_number != base {
             steps.push(Step::Store(row.number, base));
         }
-        newer = Some(row);
     }
     // The oldest first: it is told by newer ones.
     steps.extend(gone.iter().map(|number| Step::Remove(*number)));
@@ -122,7 +150,12 @@ pub fn plan(rows: &[Row], terms: &Terms) -> Plan {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    /// The most versions that one is told by, one after the other.
+    const MOST_TOLD: usize = 12;
 
     fn row(number: i64) -> Row {
         Row {
@@ -155,25 +188,111 @@ mod tests {
         }
     }
 
+    /// Which newer version tells each, of a state with these.
+    fn told(numbers: impl IntoIterator<Item = i64>) -> BTreeMap<i64, i64> {
+        let steps = plan(&rows(numbers), &terms()).steps.into_iter();
+        steps
+            .map(|step| match step {
+                Step::Store(number, Some(base)) => (number, base),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    /// How many others the longest chain takes to a whole version.
+    fn longest(told: &BTreeMap<i64, i64>) -> usize {
+        let length = |from: &i64| std::iter::successors(Some(*from), |number| told.get(number).copied()).count() - 1;
+        told.keys().map(length).max().unwrap_or(0)
+    }
+
     #[test]
-    fn every_thirty_second_version_is_whole_and_the_others_are_told_by_the_next() {
-        let told = |rows: &[Row]| -> Vec<(i64, i64)> {
-            let steps = plan(rows, &terms()).steps.into_iter();
-            steps
-                .map(|step| match step {
-                    Step::Store(number, Some(base)) => (number, base),
-                    other => panic!("{other:?}"),
-                })
-                .collect()
+    fn the_last_of_a_block_tells_the_last_of_the_block_before_it() {
+        let chain = |told: &BTreeMap<i64, i64>| -> Vec<i64> {
+            std::iter::successors(Some(1), |number| told.get(number).copied()).collect()
         };
-        let all = told(&rows(1..=70));
-        assert_eq!(all.len(), 67);
-        for whole in [70, 64, 32] {
-            assert!(all.iter().all(|(number, _)| *number != whole), "{whole}");
+        let hundred = told(1..=100);
+        assert_eq!(hundred.len(), 99);
+        assert_eq!(chain(&hundred), [1, 2, 4, 8, 16, 32, 64, 96, 100]);
+        assert_eq!((hundred[&95], hundred[&93], hundred[&97]), (96, 94, 98));
+        assert_eq!(
+            chain(&told(1..=127)),
+            [1, 2, 4, 8, 16, 32, 64, 96, 112, 120, 124, 126, 127]
+        );
+        // Every 128th is whole, and the current one.
+        let many = told(1..=300);
+        let whole: Vec<i64> = (1..=300).filter(|number| !many.contains_key(number)).collect();
+        assert_eq!(whole, [128, 256, 300]);
+        // Where one is missing, the last one of its block tells in its place; or it is whole in its place.
+        assert_eq!(
+            chain(&told((1..=100).filter(|number| ![32, 96].contains(number)))),
+            [1, 2, 4, 8, 16, 31, 64, 95, 100]
+        );
+        let many = told((1..=130).filter(|number| *number != 128));
+        assert_eq!((many.get(&127), many[&126], many[&129]), (None, 127, 130));
+    }
+
+    #[test]
+    fn a_chain_is_short_whichever_versions_are_there_and_a_write_changes_few() {
+        for newest in 1..=300 {
+            assert!(longest(&told(1..=newest)) <= MOST_TOLD, "{newest}");
         }
-        assert!(all.iter().all(|(number, base)| *base == number + 1));
-        // Where one is missing, the one before it is told by the one behind it; and the last of a group is whole.
-        assert_eq!(told(&rows([30, 31, 33, 35])), [(33, 35), (30, 31)]);
+        let mut seed = 1_u64;
+        for newest in 200..=500 {
+            let there = |_: &i64| {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                seed >> 62 == 0
+            };
+            let numbers: Vec<i64> = (1..newest).filter(there).chain([newest]).collect();
+            assert!(longest(&told(numbers)) <= MOST_TOLD, "{newest}");
+        }
+        let mut changed = 0;
+        for newest in 1..1024 {
+            let (before, after) = (told(1..=newest), told(1..=newest + 1));
+            changed += after
+                .iter()
+                .filter(|(number, base)| before.get(number) != Some(base))
+                .count();
+        }
+        assert!(changed < 2 * 1024, "{changed}");
+    }
+
+    #[test]
+    fn no_version_goes_while_another_is_told_by_it() {
+        let mut rows = rows(1..=40);
+        for keep_weeks in [0, 1] {
+            for row in &mut rows {
+                // One in a day, of which some are kept.
+                row.created_at = OffsetDateTime::UNIX_EPOCH + time::Duration::days(row.number);
+            }
+            let retention = Retention {
+                keep_versions: (keep_weeks > 0).then_some(3),
+                keep_weeks: 5 * keep_weeks,
+                ..Retention::default()
+            };
+            let now = OffsetDateTime::UNIX_EPOCH + time::Duration::days(40);
+            let terms = Terms {
+                retention,
+                now,
+                ..terms()
+            };
+            for step in plan(&rows, &terms).steps {
+                match step {
+                    Step::Store(number, base) => {
+                        assert!(base.is_none_or(|base| rows.iter().any(|row| row.number == base)));
+                        let row = rows.iter_mut().find(|row| row.number == number).unwrap();
+                        (row.base_number, row.weighed_number) = (base, base);
+                    }
+                    Step::Remove(number) => {
+                        assert!(rows.iter().all(|row| row.base_number != Some(number)), "{number}");
+                        rows.retain(|row| row.number != number);
+                    }
+                    Step::Renew(number) => panic!("{number} has a key"),
+                }
+            }
+            assert_eq!(plan(&rows, &terms).steps, []);
+        }
+        let left: Vec<i64> = rows.iter().map(|row| row.number).collect();
+        assert_eq!(left, [40, 39, 38, 31, 24, 17]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub(crate) mod view;
 
 use diesel::{
     pg::Pg,
-    prelude::{Insertable, Queryable, Selectable},
+    prelude::{Queryable, Selectable},
 };
 use kit::{
     Error, Reason, Result,
@@ -116,14 +116,10 @@ impl Printer {
     }
 }
 
-/// A drift log's row to insert.
-#[derive(Debug, Insertable)]
-#[diesel(table_name = drift_logs, check_for_backend(Pg))]
+/// A drift log to insert, of a check of a state.
+#[derive(Debug)]
 pub(crate) struct NewDriftLog {
-    pub(crate) org_id: OrgId,
     pub(crate) id: DriftLogId,
-    pub(crate) state_id: StateId,
-    pub(crate) check_id: CheckId,
     pub(crate) address: Address,
     pub(crate) resource_type: ResourceType,
     pub(crate) kind: DriftKind,
@@ -134,7 +130,6 @@ pub(crate) struct NewDriftLog {
     pub(crate) fingerprint: Vec<u8>,
     pub(crate) status: DriftStatus,
     pub(crate) severity: Severity,
-    pub(crate) last_check_id: CheckId,
 }
 
 /// A drift log's row, its values sealed.

@@ -52,12 +52,44 @@ pub struct Version {
     pub stored_bytes: i64,
 }
 
-/// So many versions in a row hang together: the last of them is whole, the others are told by the next.
-pub const GROUP: i64 = 32;
+/// A version as lists show it.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = state_versions)]
+pub struct Listed {
+    /// 1, 2, 3, … of its state.
+    pub number: i64,
+    /// Terraform's serial.
+    pub serial: i64,
+    /// Terraform's lineage.
+    pub lineage: String,
+    /// Why it was written.
+    pub kind: VersionKind,
+    /// Length of its content.
+    pub size_bytes: i64,
+    /// The Terraform that wrote it.
+    pub terraform_version: String,
+    /// How many managed instances it holds; -1 where it is opaque.
+    pub resource_count: i32,
+    /// Who wrote it.
+    pub author_id: PrincipalId,
+    /// When it was written.
+    pub created_at: OffsetDateTime,
+}
 
-/// The last number of a version's group.
-pub fn group_end(number: i64) -> i64 {
-    (number - 1).div_euclid(GROUP).saturating_add(1).saturating_mul(GROUP)
+impl From<Version> for Listed {
+    fn from(version: Version) -> Self {
+        Listed {
+            number: version.number,
+            serial: version.serial,
+            lineage: version.lineage,
+            kind: version.kind,
+            size_bytes: version.size_bytes,
+            terraform_version: version.terraform_version,
+            resource_count: version.resource_count,
+            author_id: version.author_id,
+            created_at: version.created_at,
+        }
+    }
 }
 
 /// What a state says of itself at its top.

@@ -132,7 +132,7 @@ impl LockService for Locks {
         let Release { id, lock } = request.try_into()?;
         let reply = self.backend.kit.db.write(&scope, async |tx| {
             let state = hold(tx, &scope, id).await?;
-            release(tx, &state, &lock).await?;
+            release(tx, &state, &lock, true).await?;
             Ok(UnlockStateResponse {})
         });
         Ok(reply.await?)
@@ -146,7 +146,7 @@ impl LockService for Locks {
         let TakeAway { id, lock, reason } = request.try_into()?;
         let reply = self.backend.kit.db.write(&scope, async |tx| {
             let state = hold(tx, &scope, id).await?;
-            take_away(tx, &state, Some(&lock), &reason).await?;
+            take_away(tx, &state, Some(&lock), &reason, true).await?;
             Ok(ForceUnlockStateResponse {})
         });
         Ok(reply.await?)

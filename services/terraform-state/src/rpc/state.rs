@@ -146,6 +146,9 @@ impl StateService for States {
                 }
             }
             store::state::update(tx, id, &change).await?;
+            if change.retention.is_some_and(|retention| retention != before.retention) {
+                store::compaction::insert(tx, id, self.backend.compact_after).await?;
+            }
             Ok(UpdateStateResponse {
                 state: shown(tx, id).await?,
             })

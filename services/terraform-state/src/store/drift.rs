@@ -15,10 +15,11 @@ pub(crate) use self::{
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, JoinOnDsl, OptionalExtension, QueryDsl, SelectableHelper,
     dsl::{exists, now, sql},
-    sql_types::{Nullable, Timestamptz},
+    sql_query,
+    sql_types::{Array, BigInt, Bool, Bytea, Nullable, Text, Timestamptz, Uuid as SqlUuid},
 };
 use diesel_async::RunQueryDsl;
-use kit::{Result, db::Tx};
+use kit::{Error, Result, db::Tx};
 
 use crate::{
     model::{
@@ -28,18 +29,46 @@ use crate::{
             life::{Known, Move},
         },
     },
-    schema::{drift_changes, drift_logs, drift_sightings},
+    schema::{drift_changes, drift_logs, drift_sightings, sql_types::PrincipalEnum},
 };
 
-/// Rows of one statement: PostgreSQL takes 65,535 values.
+/// Rows of one statement.
 const ROWS_AT_ONCE: usize = 1_000;
 
 /// Writes the logs that a check is the first to see.
-pub(crate) async fn insert(tx: &mut Tx, logs: &[NewDriftLog]) -> Result<()> {
+pub(crate) async fn insert(tx: &mut Tx, (state, check): (StateId, CheckId), logs: &[NewDriftLog]) -> Result<()> {
     for logs in logs.chunks(ROWS_AT_ONCE) {
-        diesel::insert_into(drift_logs::table).values(logs).execute(tx).await?;
+        sql_query(
+            "insert into drift_logs (org_id, state_id, check_id, last_check_id, id, address, resource_type, kind, path, before, after, \
+             masked, fingerprint, status, severity) \
+             select $1, $2, $3, $3, id, address, resource_type, kind::drift_kind, path, before, after, masked, fingerprint, \
+             status::drift_status, severity::drift_severity \
+             from unnest($4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) as logs \
+             (id, address, resource_type, kind, path, before, after, masked, fingerprint, status, severity)",
+        )
+        .bind::<SqlUuid, _>(tx.org())
+        .bind::<SqlUuid, _>(state)
+        .bind::<SqlUuid, _>(check)
+        .bind::<Array<SqlUuid>, _>(column(logs, |log| log.id))
+        .bind::<Array<Text>, _>(column(logs, |log| log.address.as_str()))
+        .bind::<Array<Text>, _>(column(logs, |log| log.resource_type.as_str()))
+        .bind::<Array<Text>, _>(column(logs, |log| log.kind.as_str()))
+        .bind::<Array<Text>, _>(column(logs, |log| log.path.as_str()))
+        .bind::<Array<Nullable<Bytea>>, _>(column(logs, |log| log.before.as_deref()))
+        .bind::<Array<Nullable<Bytea>>, _>(column(logs, |log| log.after.as_deref()))
+        .bind::<Array<Bool>, _>(column(logs, |log| log.masked))
+        .bind::<Array<Bytea>, _>(column(logs, |log| log.fingerprint.as_slice()))
+        .bind::<Array<Text>, _>(column(logs, |log| log.status.as_str()))
+        .bind::<Array<Text>, _>(column(logs, |log| log.severity.as_str()))
+        .execute(tx)
+        .await?;
     }
     Ok(())
+}
+
+/// One column of rows.
+fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
 }
 
 /// What is known of a state: all that is not resolved, and what is resolved of these fingerprints; oldest first.
@@ -141,34 +170,30 @@ pub(crate) async fn insert_changes(
     changes: &[(DriftLogId, Option<DriftStatus>, DriftStatus)],
     by: By<'_>,
 ) -> Result<()> {
-    let (org, mut number) = (tx.org(), last_change(tx, state).await?);
+    let mut number = last_change(tx, state).await?;
     let (check, caller, reason) = match by {
         By::Check(check) => (Some(check), None, ""),
         By::Caller(caller, reason) => (None, Some(caller), reason),
     };
     for changes in changes.chunks(ROWS_AT_ONCE) {
-        let rows: Vec<_> = changes
-            .iter()
-            .map(|(log, before, after)| {
-                number += 1;
-                (
-                    drift_changes::org_id.eq(org),
-                    drift_changes::state_id.eq(state),
-                    drift_changes::number.eq(number),
-                    drift_changes::drift_log_id.eq(*log),
-                    drift_changes::before.eq(*before),
-                    drift_changes::after.eq(*after),
-                    drift_changes::reason.eq(reason),
-                    drift_changes::actor_kind.eq(caller.map(|caller| caller.kind)),
-                    drift_changes::actor_id.eq(caller.map(|caller| caller.id)),
-                    drift_changes::check_id.eq(check),
-                )
-            })
-            .collect();
-        diesel::insert_into(drift_changes::table)
-            .values(rows)
-            .execute(tx)
-            .await?;
+        sql_query(
+            "insert into drift_changes (org_id, state_id, reason, actor_kind, actor_id, check_id, number, drift_log_id, before, after) \
+             select $1, $2, $3, $4, $5, $6, $7 + place, drift_log_id, before::drift_status, after::drift_status \
+             from unnest($8, $9, $10) with ordinality as changes (drift_log_id, before, after, place)",
+        )
+        .bind::<SqlUuid, _>(tx.org())
+        .bind::<SqlUuid, _>(state)
+        .bind::<Text, _>(reason)
+        .bind::<Nullable<PrincipalEnum>, _>(caller.map(|caller| caller.kind))
+        .bind::<Nullable<SqlUuid>, _>(caller.map(|caller| caller.id))
+        .bind::<Nullable<SqlUuid>, _>(check)
+        .bind::<BigInt, _>(number)
+        .bind::<Array<SqlUuid>, _>(column(changes, |(log, ..)| *log))
+        .bind::<Array<Nullable<Text>>, _>(column(changes, |(_, before, _)| before.map(DriftStatus::as_str)))
+        .bind::<Array<Text>, _>(column(changes, |(.., after)| after.as_str()))
+        .execute(tx)
+        .await?;
+        number += i64::try_from(changes.len()).map_err(Error::internal)?;
     }
     Ok(())
 }

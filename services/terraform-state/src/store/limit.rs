@@ -15,6 +15,17 @@ pub(crate) struct Limits {
     pub(crate) stored_bytes: Option<u64>,
 }
 
+impl Limits {
+    /// As they stand in the organization's row.
+    pub(crate) fn of(state_bytes: Option<i64>, stored_bytes: Option<i64>) -> Limits {
+        let bytes = |bytes: Option<i64>| bytes.and_then(|bytes| u64::try_from(bytes).ok());
+        Limits {
+            state_bytes: bytes(state_bytes),
+            stored_bytes: bytes(stored_bytes),
+        }
+    }
+}
+
 /// The limits of the transaction's organization.
 pub(crate) async fn find(tx: &mut Tx) -> Result<Limits> {
     let row: Option<(Option<i64>, Option<i64>)> = organization_limits::table
@@ -24,9 +35,5 @@ pub(crate) async fn find(tx: &mut Tx) -> Result<Limits> {
         .await
         .optional()?;
     let (state, stored) = row.unwrap_or_default();
-    let bytes = |bytes: Option<i64>| bytes.and_then(|bytes| u64::try_from(bytes).ok());
-    Ok(Limits {
-        state_bytes: bytes(state),
-        stored_bytes: bytes(stored),
-    })
+    Ok(Limits::of(state, stored))
 }

@@ -1,8 +1,8 @@
 //! Locks. Who changes one holds its state's row.
 
 use diesel::{
-    BoolExpressionMethods, ExpressionMethods, JoinOnDsl, NullableExpressionMethods, OptionalExtension, QueryDsl,
-    SelectableHelper,
+    BoolExpressionMethods, ExpressionMethods, JoinOnDsl, OptionalExtension, QueryDsl, SelectableHelper, sql_query,
+    sql_types::{Bool, Nullable, Text, Uuid as SqlUuid},
 };
 use diesel_async::RunQueryDsl;
 use kit::{Result, db::Tx};
@@ -10,10 +10,14 @@ use kit::{Result, db::Tx};
 use crate::{
     model::{
         Caller, ExecutionId, LockEnding, PastLockId, PrincipalId, PrincipalKind, StateId, at_micros,
-        lock::{Held, Lock, LockFilter, NewLock, PastLock, Standing},
+        lock::{Held, Lock, LockFilter, LockId, NewLock, PastLock, Standing},
         state::StateName,
     },
-    schema::{clock_timestamp, lock_history, state_locks, states},
+    schema::{
+        clock_timestamp, lock_history,
+        sql_types::{LockEndingEnum, PrincipalEnum},
+        state_locks, states,
+    },
 };
 
 /// How a lock ends.
@@ -40,8 +44,13 @@ pub(crate) async fn find(tx: &mut Tx, state: StateId) -> Result<Option<Lock>> {
         .optional()?)
 }
 
-/// Takes a state's lock, which must be free.
-pub(crate) async fn insert(tx: &mut Tx, state: StateId, new: &NewLock, execution: Option<ExecutionId>) -> Result<Lock> {
+/// Takes a state's lock; none where it is held.
+pub(crate) async fn insert(
+    tx: &mut Tx,
+    state: StateId,
+    new: &NewLock,
+    execution: Option<ExecutionId>,
+) -> Result<Option<Lock>> {
     let holder = Caller::of(tx.principal())?;
     Ok(diesel::insert_into(state_locks::table)
         .values((
@@ -57,9 +66,12 @@ pub(crate) async fn insert(tx: &mut Tx, state: StateId, new: &NewLock, execution
             state_locks::maintenance_reason.eq(&new.maintenance_reason),
             state_locks::execution_id.eq(execution),
         ))
+        .on_conflict((state_locks::org_id, state_locks::state_id))
+        .do_nothing()
         .returning(Lock::as_returning())
         .get_result(tx)
-        .await?)
+        .await
+        .optional()?)
 }
 
 /// Notes that the holder was heard of; nothing where the caller does not hold the state.
@@ -75,56 +87,63 @@ pub(crate) async fn update_seen(tx: &mut Tx, state: StateId) -> Result<Option<Lo
         .optional()?)
 }
 
-/// Frees a state; the lock goes into the history, and the state notes which one ended last.
-pub(crate) async fn delete(tx: &mut Tx, state: StateId, lock: &Lock, end: End<'_>) -> Result<()> {
+/// Which lock is to end: that of this id, and of this caller.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ending<'a> {
+    pub(crate) id: &'a LockId,
+    pub(crate) holder: Caller,
+    /// Whether it may be a maintenance lock.
+    pub(crate) maintenance: bool,
+}
+
+impl<'a> From<&'a Lock> for Ending<'a> {
+    fn from(lock: &'a Lock) -> Self {
+        Ending {
+            id: &lock.id,
+            holder: lock.holder(),
+            maintenance: true,
+        }
+    }
+}
+
+/// Frees a state, if this lock is held; it goes into the history, and the state notes which one ended last.
+pub(crate) async fn delete(tx: &mut Tx, state: StateId, lock: Ending<'_>, end: End<'_>) -> Result<bool> {
     let (ending, by, reason) = match end {
         End::Released => (LockEnding::Released, Some(Caller::of(tx.principal())?), ""),
         End::Forced(reason) => (LockEnding::Forced, Some(Caller::of(tx.principal())?), reason),
         End::Orphaned => (LockEnding::Orphaned, None, ORPHANED),
     };
-    diesel::delete(state_locks::table.find((tx.org(), state)))
-        .execute(tx)
-        .await?;
-    diesel::insert_into(lock_history::table)
-        .values((
-            (
-                lock_history::org_id.eq(tx.org()),
-                lock_history::id.eq(PastLockId::new()),
-                lock_history::state_id.eq(state),
-                lock_history::lock_id.eq(&lock.id),
-                lock_history::operation.eq(&lock.operation),
-                lock_history::who.eq(&lock.who),
-                lock_history::info.eq(&lock.info),
-                lock_history::terraform_version.eq(&lock.terraform_version),
-                lock_history::holder_kind.eq(lock.holder_kind),
-                lock_history::holder_id.eq(lock.holder_id),
-            ),
-            (
-                lock_history::created_at.eq(lock.created_at),
-                lock_history::last_seen_at.eq(lock.last_seen_at),
-                lock_history::maintenance_reason.eq(&lock.maintenance_reason),
-                lock_history::execution_id.eq(lock.execution_id),
-                lock_history::ending.eq(ending),
-                lock_history::ended_by_kind.eq(by.map(|by| by.kind)),
-                lock_history::ended_by_id.eq(by.map(|by| by.id)),
-                lock_history::ended_reason.eq(reason),
-            ),
-        ))
-        .execute(tx)
-        .await?;
-    let by = by.unwrap_or_else(|| lock.holder());
-    diesel::update(states::table.find((tx.org(), state)))
-        .set((
-            states::released_lock_id.eq(lock.id.as_str()),
-            states::released_by_force.eq(ending != LockEnding::Released),
-            states::released_reason.eq(reason),
-            states::released_by_kind.eq(by.kind),
-            states::released_by_id.eq(by.id),
-            states::released_at.eq(clock_timestamp().nullable()),
-        ))
-        .execute(tx)
-        .await?;
-    Ok(())
+    let freed = sql_query(
+        "with ended as (
+           delete from state_locks where org_id = $1 and state_id = $2 and lock_id = $3 and holder_kind = $4 and holder_id = $5
+             and ($6 or maintenance_reason = '')
+           returning *
+         ), kept as (
+           insert into lock_history
+             (org_id, id, state_id, lock_id, operation, who, info, terraform_version, holder_kind, holder_id, created_at, last_seen_at,
+              maintenance_reason, execution_id, ending, ended_by_kind, ended_by_id, ended_reason)
+           select org_id, $7, state_id, lock_id, operation, who, info, terraform_version, holder_kind, holder_id, created_at,
+             last_seen_at, maintenance_reason, execution_id, $8, $9, $10, $11 from ended
+         )
+         update states s set released_lock_id = ended.lock_id, released_by_force = $8 <> 'released', released_reason = $11,
+           released_by_kind = coalesce($9, ended.holder_kind), released_by_id = coalesce($10, ended.holder_id),
+           released_at = clock_timestamp()
+         from ended where s.org_id = $1 and s.id = $2",
+    )
+    .bind::<SqlUuid, _>(tx.org())
+    .bind::<SqlUuid, _>(state)
+    .bind::<Text, _>(lock.id)
+    .bind::<PrincipalEnum, _>(lock.holder.kind)
+    .bind::<SqlUuid, _>(lock.holder.id)
+    .bind::<Bool, _>(lock.maintenance)
+    .bind::<SqlUuid, _>(PastLockId::new())
+    .bind::<LockEndingEnum, _>(ending)
+    .bind::<Nullable<PrincipalEnum>, _>(by.map(|by| by.kind))
+    .bind::<Nullable<SqlUuid>, _>(by.map(|by| by.id))
+    .bind::<Text, _>(reason)
+    .execute(tx)
+    .await?;
+    Ok(freed == 1)
 }
 
 /// The states that a job holds, in the order in which they are to be held.

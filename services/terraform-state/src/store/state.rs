@@ -11,7 +11,7 @@ use crate::{
         state::{Labels, Shown, State, StateChange, StateFilter, StateName},
         version::Version,
     },
-    schema::{clock_timestamp, state_locks, state_versions, states},
+    schema::{state_locks, state_versions, states},
 };
 
 /// States beside their current versions and locks.
@@ -133,6 +133,17 @@ pub(crate) async fn find_shown(tx: &mut Tx, id: StateId) -> Result<Option<Shown>
     Ok(row.map(shown))
 }
 
+/// As [`find_shown`], by the state's name, deleted or not.
+pub(crate) async fn find_shown_named(tx: &mut Tx, name: &StateName) -> Result<Option<Shown>> {
+    let row = shown!()
+        .filter(states::org_id.eq(tx.org()))
+        .filter(states::name.eq(name))
+        .first(tx)
+        .await
+        .optional()?;
+    Ok(row.map(shown))
+}
+
 /// States with what is shown beside them, by name, after the one named `after`; at most `limit`.
 pub(crate) async fn list(tx: &mut Tx, filter: &StateFilter, after: Option<String>, limit: i64) -> Result<Vec<Shown>> {
     let mut query = shown!()
@@ -204,20 +215,6 @@ pub(crate) async fn update_deleted(tx: &mut Tx, id: StateId, deleted: bool) -> R
         .returning(State::as_returning())
         .get_result(tx)
         .await?)
-}
-
-/// Writes the number of the current version of a state that is held, its serial, and the bytes that it takes.
-pub(crate) async fn update_written(tx: &mut Tx, state: &State, version: &Version) -> Result<()> {
-    diesel::update(states::table.find((tx.org(), state.id)))
-        .set((
-            states::latest_version.eq(version.number),
-            states::greatest_serial.eq(state.greatest_serial.max(version.serial)),
-            states::updated_at.eq(clock_timestamp()),
-            states::stored_bytes.eq(states::stored_bytes + version.stored_bytes),
-        ))
-        .execute(tx)
-        .await?;
-    Ok(())
 }
 
 /// Adds to the bytes that a state's versions take, or takes away from them.

@@ -13,7 +13,7 @@ use serde::{
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-use self::bounded::Bounded;
+use self::bounded::{Bounded, Bounds};
 use crate::model::{
     kept,
     resource::{Index, Listed},
@@ -28,23 +28,46 @@ use crate::model::{
 /// INVALID_REQUEST where it is no state of version 4, and nothing of its content in the message.
 pub(crate) fn read(state: impl Read) -> Result<(Heading, Index)> {
     let state = BufReader::with_capacity(64 << 10, Bounded::new(state));
-    let top: Top = serde_json::from_reader(state).map_err(|error| {
+    let top = serde_json::from_reader(state).map_err(|error| {
         if error.io_error_kind() == Some(ErrorKind::InvalidData) {
-            return Error::violation(
-                "content",
-                "is no Terraform state: a key or a text is too long, it lies too deep, or it is a list",
-            );
+            return unbounded();
         }
         if error.is_io() {
             return Error::internal(error);
         }
-        // What the parser expected may quote what it found.
-        let (line, column) = (error.line(), error.column());
-        Error::violation(
-            "content",
-            format!("is no Terraform state (line {line}, column {column})"),
-        )
-    })?;
+        odd(&error)
+    });
+    told(top?)
+}
+
+/// As [`read`], of a state that is in memory, which takes a third of the time.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_whole(state: &[u8]) -> Result<(Heading, Index)> {
+    if !Bounds::default().take(state) {
+        return Err(unbounded());
+    }
+    told(serde_json::from_slice(state).map_err(|error| odd(&error))?)
+}
+
+fn unbounded() -> Error {
+    Error::violation(
+        "content",
+        "is no Terraform state: a key or a text is too long, it lies too deep, or it is a list",
+    )
+}
+
+fn odd(error: &serde_json::Error) -> Error {
+    // What the parser expected may quote what it found.
+    let (line, column) = (error.line(), error.column());
+    Error::violation(
+        "content",
+        format!("is no Terraform state (line {line}, column {column})"),
+    )
+}
+
+fn told(top: Top) -> Result<(Heading, Index)> {
     let mut violations = Violations::new();
     let opaque = top.encrypted_data.is_some();
     violations.check(
@@ -197,8 +220,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn read(state: impl Read) -> Result<Heading> {
-        super::read(state).map(|(heading, _)| heading)
+    /// Read in parts and as a whole, which is the same.
+    fn read(state: &[u8]) -> Result<Heading> {
+        let parts = super::read(state);
+        assert_eq!(parts.as_ref().ok(), read_whole(state).as_ref().ok());
+        parts.map(|(heading, _)| heading)
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::model::{
     resource::Resource,
     retention::Retention,
     state::{Etag, Labels, NewState, Shown, StateChange, StateName},
-    version::Version,
+    version::{Listed, Version},
 };
 
 /// The most bytes of an upload's part.
@@ -278,6 +278,12 @@ impl From<VersionKind> for v1::StateVersionKind {
 
 impl From<Version> for v1::StateVersion {
     fn from(version: Version) -> Self {
+        Listed::from(version).into()
+    }
+}
+
+impl From<Listed> for v1::StateVersion {
+    fn from(version: Listed) -> Self {
         v1::StateVersion {
             number: version.number,
             serial: version.serial,

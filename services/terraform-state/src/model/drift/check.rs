@@ -109,7 +109,7 @@ impl Check {
     }
 
     /// The rows of what is new, and where each finding's row is.
-    pub(crate) fn rows(&self, printer: &Printer, outcome: &Outcome) -> (Vec<NewDriftLog>, Vec<DriftLogId>) {
+    pub(crate) fn rows(&self, outcome: &Outcome) -> (Vec<NewDriftLog>, Vec<DriftLogId>) {
         let mut rows = Vec::new();
         let mut ids = Vec::new();
         for ((finding, kept), seen) in self.findings.iter().zip(&self.kept).zip(&outcome.seen) {
@@ -118,10 +118,7 @@ impl Check {
                 continue;
             }
             rows.push(NewDriftLog {
-                org_id: printer.org,
                 id: kept.id,
-                state_id: printer.state,
-                check_id: self.id,
                 address: finding.address.clone(),
                 resource_type: finding.resource_type.clone(),
                 kind: finding.kind,
@@ -132,7 +129,6 @@ impl Check {
                 fingerprint: finding.prints.first().map(|print| print.to_vec()).unwrap_or_default(),
                 status: seen.status,
                 severity: seen.severity,
-                last_check_id: self.id,
             });
         }
         (rows, ids)
@@ -170,7 +166,7 @@ pub(crate) struct CheckRow {
 }
 
 /// A row of a view, its values sealed.
-#[derive(Clone, Debug, Insertable, Queryable, Selectable)]
+#[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = drift_views, check_for_backend(Pg))]
 pub(crate) struct ViewRow {
     pub(crate) org_id: OrgId,
@@ -276,12 +272,12 @@ mod tests {
     use super::*;
     use crate::model::drift::{DriftLog, life::decide, plan};
 
-    fn row(new: &NewDriftLog) -> DriftLog {
+    fn row(printer: &Printer, check: CheckId, new: &NewDriftLog) -> DriftLog {
         DriftLog {
-            org_id: new.org_id,
+            org_id: printer.org,
             id: new.id,
-            state_id: new.state_id,
-            check_id: new.check_id,
+            state_id: printer.state,
+            check_id: check,
             address: new.address.clone(),
             resource_type: new.resource_type.clone(),
             kind: new.kind,
@@ -292,7 +288,7 @@ mod tests {
             detected_at: OffsetDateTime::UNIX_EPOCH,
             status: new.status,
             severity: new.severity,
-            last_check_id: new.last_check_id,
+            last_check_id: check,
             last_seen_at: OffsetDateTime::UNIX_EPOCH,
             times_seen: 1,
             opened_at: OffsetDateTime::UNIX_EPOCH,
@@ -300,7 +296,7 @@ mod tests {
         }
     }
 
-    fn logs(ring: &KeyRing) -> Vec<NewDriftLog> {
+    fn logs(ring: &KeyRing) -> Vec<DriftLog> {
         let plan = include_str!("../../../tests/plans/refresh_only.json");
         let printer = Printer {
             ring: ring.clone(),
@@ -309,7 +305,8 @@ mod tests {
         };
         let drift = plan::read(plan.as_bytes(), &printer).unwrap();
         let check = Check::new(drift, &printer);
-        check.rows(&printer, &decide(&[], &check.findings, &[])).0
+        let (rows, _) = check.rows(&decide(&[], &check.findings, &[]));
+        rows.iter().map(|new| row(&printer, check.id, new)).collect()
     }
 
     #[test]
@@ -323,7 +320,7 @@ mod tests {
     #[test]
     fn values_open_in_their_own_place_only() {
         let ring = KeyRing::ephemeral();
-        let logs: Vec<DriftLog> = logs(&ring).iter().map(row).collect();
+        let logs = logs(&ring);
         let shown: Vec<_> = logs.iter().map(|log| log.values(&ring).unwrap()).collect();
         let text = |text: &str| Some(Value::from(text));
         let expected = [

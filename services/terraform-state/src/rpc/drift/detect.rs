@@ -139,7 +139,7 @@ async fn write(
     let known = store::drift::list_known(tx, state.id, &prints).await?;
     let rules = store::drift::list_rules_for(tx, state.id).await?;
     let outcome = decide(&known, &check.findings, &rules);
-    let (new, logs) = check.rows(printer, &outcome);
+    let (new, logs) = check.rows(&outcome);
     drifted = check.drifted(&outcome.seen);
 
     let stands = |status| outcome.seen.iter().filter(|seen| seen.status == status).count();
@@ -152,7 +152,7 @@ async fn write(
     reply.ignored_drift_logs = wire::count(stands(DriftStatus::Ignored));
 
     insert_check(tx, printer, check, &reply).await?;
-    store::drift::insert(tx, &new).await?;
+    store::drift::insert(tx, (state.id, check.id), &new).await?;
     let seen: Vec<DriftLogId> = outcome.seen.iter().filter_map(|seen| seen.known).collect();
     if !seen.is_empty() {
         store::drift::update_seen(tx, &seen, check.id).await?;
@@ -164,7 +164,7 @@ async fn write(
     let changes: Vec<_> = opened.chain(moved).collect();
     store::drift::insert_changes(tx, state.id, &changes, By::Check(check.id)).await?;
     store::drift::insert_sightings(tx, check.id, &logs).await?;
-    store::drift::replace_view(tx, state.id, &check.view).await?;
+    store::drift::replace_view(tx, (state.id, check.id), &check.view).await?;
     tell(tx, state, check, &outcome, &logs, &drifted);
     Ok((reply, drifted))
 }

@@ -1,6 +1,9 @@
 //! Checks, and which drift logs each saw.
 
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl};
+use diesel::{
+    ExpressionMethods, OptionalExtension, QueryDsl, sql_query,
+    sql_types::{Array, Uuid as SqlUuid},
+};
 use diesel_async::RunQueryDsl;
 use kit::{Result, db::Tx};
 
@@ -56,20 +59,11 @@ async fn forget(tx: &mut Tx, state: StateId, number: i64) -> Result<()> {
 
 /// Writes what a check saw.
 pub(crate) async fn insert_sightings(tx: &mut Tx, check: CheckId, logs: &[DriftLogId]) -> Result<()> {
-    let org = tx.org();
     for logs in logs.chunks(ROWS_AT_ONCE) {
-        let rows: Vec<_> = logs
-            .iter()
-            .map(|log| {
-                (
-                    drift_sightings::org_id.eq(org),
-                    drift_sightings::check_id.eq(check),
-                    drift_sightings::drift_log_id.eq(*log),
-                )
-            })
-            .collect();
-        diesel::insert_into(drift_sightings::table)
-            .values(rows)
+        sql_query("insert into drift_sightings (org_id, check_id, drift_log_id) select $1, $2, * from unnest($3)")
+            .bind::<SqlUuid, _>(tx.org())
+            .bind::<SqlUuid, _>(check)
+            .bind::<Array<SqlUuid>, _>(logs)
             .execute(tx)
             .await?;
     }

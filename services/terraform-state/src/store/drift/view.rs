@@ -1,10 +1,13 @@
 //! Design, state and reality of each state, as its last whole check saw them.
 
-use diesel::{ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper};
+use diesel::{
+    ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper, sql_query,
+    sql_types::{Array, Bool, Bytea, Integer, Nullable, Text, Uuid as SqlUuid},
+};
 use diesel_async::RunQueryDsl;
 use kit::{Result, db::Tx};
 
-use super::ROWS_AT_ONCE;
+use super::{ROWS_AT_ONCE, column};
 use crate::{
     model::{
         StateId,
@@ -23,7 +26,7 @@ pub(crate) struct ViewFilter {
 }
 
 /// Puts a view in the place of the state's last one; the caller holds the state.
-pub(crate) async fn replace_view(tx: &mut Tx, state: StateId, rows: &[ViewRow]) -> Result<()> {
+pub(crate) async fn replace_view(tx: &mut Tx, (state, check): (StateId, CheckId), rows: &[ViewRow]) -> Result<()> {
     let org = tx.org();
     diesel::delete(drift_views::table)
         .filter(drift_views::org_id.eq(org))
@@ -31,7 +34,23 @@ pub(crate) async fn replace_view(tx: &mut Tx, state: StateId, rows: &[ViewRow]) 
         .execute(tx)
         .await?;
     for rows in rows.chunks(ROWS_AT_ONCE) {
-        diesel::insert_into(drift_views::table).values(rows).execute(tx).await?;
+        sql_query(
+            "insert into drift_views (org_id, state_id, check_id, place, address, resource_type, path, cause, sealed, masked) \
+             select $1, $2, $3, place, address, resource_type, path, cause::drift_cause, sealed, masked \
+             from unnest($4, $5, $6, $7, $8, $9, $10) as rows (place, address, resource_type, path, cause, sealed, masked)",
+        )
+        .bind::<SqlUuid, _>(org)
+        .bind::<SqlUuid, _>(state)
+        .bind::<SqlUuid, _>(check)
+        .bind::<Array<Integer>, _>(column(rows, |row| row.place))
+        .bind::<Array<Text>, _>(column(rows, |row| row.address.as_str()))
+        .bind::<Array<Text>, _>(column(rows, |row| row.resource_type.as_str()))
+        .bind::<Array<Text>, _>(column(rows, |row| row.path.as_str()))
+        .bind::<Array<Text>, _>(column(rows, |row| row.cause.as_str()))
+        .bind::<Array<Nullable<Bytea>>, _>(column(rows, |row| row.sealed.as_deref()))
+        .bind::<Array<Bool>, _>(column(rows, |row| row.masked))
+        .execute(tx)
+        .await?;
     }
     Ok(())
 }

@@ -23,6 +23,12 @@ const MOST_KEPT_OF_A_KEY: usize = 20;
 /// Reads what another reader reads, and fails with [`ErrorKind::InvalidData`] where it has no bounds.
 pub(super) struct Bounded<R> {
     inner: R,
+    bounds: Bounds,
+}
+
+/// How far a JSON was seen.
+#[derive(Default)]
+pub(super) struct Bounds {
     /// The brackets that are open.
     open: Vec<u8>,
     /// Whether the next text in an object is a key.
@@ -44,11 +50,35 @@ impl<R> Bounded<R> {
     pub(super) fn new(inner: R) -> Self {
         Bounded {
             inner,
-            open: Vec::new(),
-            key_next: false,
-            key: Vec::new(),
-            text: None,
+            bounds: Bounds::default(),
         }
+    }
+}
+
+impl Bounds {
+    /// Whether all is well with the next bytes.
+    pub(super) fn take(&mut self, mut bytes: &[u8]) -> bool {
+        while let Some((byte, rest)) = bytes.split_first() {
+            if let Some(text) = &mut self.text
+                && !text.key
+                && !text.escaped
+                && !matches!(byte, b'"' | b'\\')
+            {
+                // Most of a state is texts, and nothing in one is looked at before its end.
+                let ends = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+                let plain = ends.unwrap_or(bytes.len());
+                text.length += plain;
+                if text.bounded && text.length > MOST_TEXT_BYTES {
+                    return false;
+                }
+                bytes = &bytes[plain..];
+            } else if self.takes(*byte) {
+                bytes = rest;
+            } else {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether all is well with the next byte.
@@ -111,7 +141,7 @@ impl<R> Bounded<R> {
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(out)?;
-        match out[..count].iter().all(|byte| self.takes(*byte)) {
+        match self.bounds.take(&out[..count]) {
             true => Ok(count),
             false => Err(ErrorKind::InvalidData.into()),
         }

@@ -203,10 +203,7 @@ async fn detect_as(
     messages[0].state_id = state.to_owned();
     messages[0].request_id = request_id.to_owned();
     let mut client = DriftServiceClient::new(caller.clone());
-    let mut request = tonic::Request::new(tokio_stream::iter(messages));
-    // As who sends a large plan does: a slow machine is longer at it than a call lasts that does not say.
-    request.set_timeout(std::time::Duration::from_secs(60));
-    Ok(client.detect_drift(request).await?.into_inner())
+    Ok(client.detect_drift(tokio_stream::iter(messages)).await?.into_inner())
 }
 
 /// The reason of a failure and the fields that it names.

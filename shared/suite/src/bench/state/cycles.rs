@@ -1,4 +1,7 @@
 //! What a plan and an apply take of the backend, beside the raw SQL of the same rows.
+//!
+//! The backend is the service, Redis, and PostgreSQL as far as it works for the service: what it does for the services that hear of a
+//! cycle is theirs, is no row of raw SQL's, and is told beside.
 #![allow(clippy::print_stdout, reason = "what a person sees of `bench`")]
 
 use std::path::Path;
@@ -44,7 +47,7 @@ impl Worker {
         self.door.get().await?;
         if apply {
             self.serial += 1;
-            self.door.post(Some(&id), &self.content.version(self.serial)).await?;
+            self.door.post(Some(&id), self.content.version(self.serial)).await?;
         }
         self.door.unlock(&id, operation).await
     }
@@ -67,7 +70,7 @@ pub(super) async fn measure(
             content: Content::new(n as u64, SMALL),
             serial: 1,
         };
-        worker.door.post(None, &worker.content.version(1)).await?;
+        worker.door.post(None, worker.content.version(1)).await?;
         worker.cycle(true).await?;
         workers.push(worker);
     }
@@ -101,13 +104,15 @@ pub(super) async fn measure(
                     sum.cycles += turn.cycles;
                     sum.wall += turn.wall;
                     sum.cpu += turn.cpu;
+                    sum.hearers += turn.hearers;
                 }
             }
         }
         println!(
-            "{what}: {:.0} cycles/s, {:.2} ms CPU each; raw SQL {:.0} cycles/s, {:.2} ms CPU each (PostgreSQL and pgbench)",
+            "{what}: {:.0} cycles/s, {:.2} ms CPU each, and {:.2} ms of PostgreSQL for those who hear of it; raw SQL {:.0} cycles/s, {:.2} ms CPU each (PostgreSQL and pgbench)",
             ours.cycles / ours.wall,
             ours.cpu * 1_000.0 / ours.cycles,
+            ours.hearers * 1_000.0 / ours.cycles,
             theirs.cycles / theirs.wall,
             theirs.cpu * 1_000.0 / theirs.cycles,
         );
@@ -127,7 +132,7 @@ pub(super) async fn measure(
 
 /// Cycles for so long, with what follows from them: events that are relayed and kept.
 async fn turn(workers: &mut [Worker], apply: bool, long: Duration, roots: &[u32], admin: &Client) -> Result<Turn> {
-    let before = cpu_seconds(roots)?;
+    let before = (cpu_seconds(roots)?, cpu_seconds(&hearers(admin).await?)?);
     let began = Instant::now();
     let made = workers.iter_mut().map(async |worker| {
         let mut made = 0_u32;
@@ -140,11 +145,22 @@ async fn turn(workers: &mut [Worker], apply: bool, long: Duration, roots: &[u32]
     let cycles = try_join_all(made).await?.iter().sum::<u32>();
     let wall = began.elapsed().as_secs_f64();
     quiet(admin).await?;
+    let heard = cpu_seconds(&hearers(admin).await?)? - before.1;
     Ok(Turn {
         cycles: f64::from(cycles),
         wall,
-        cpu: cpu_seconds(roots)? - before,
+        cpu: cpu_seconds(roots)? - before.0 - heard,
+        hearers: heard,
     })
+}
+
+/// The processes of PostgreSQL that work for other services.
+async fn hearers(admin: &Client) -> Result<Vec<u32>> {
+    let sql = "select pid from pg_stat_activity where usename like 'board3\\_%' and usename not like 'board3\\_terraform\\_state\\_%'";
+    let rows = admin.query(sql, &[]).await?;
+    rows.iter()
+        .map(|row| Ok(u32::try_from(row.get::<_, i32>(0))?))
+        .collect()
 }
 
 /// Waits until every event has been relayed, and applied by all who listen.

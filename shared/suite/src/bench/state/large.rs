@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use api::terraform_state::v1::DiffStateVersionsRequest;
+use bytes::Bytes;
 use tokio::time::sleep;
 use tokio_postgres::Client;
 
@@ -21,16 +22,15 @@ const NAME: &str = "large";
 /// How long the compactor may take.
 const LONGEST: Duration = Duration::from_secs(900);
 
-/// Pushes so many versions of 10 MB with small changes, pulls as often, compares, and compacts.
-pub(super) async fn measure(suite: &Suite, admin: &Client, samples: usize, figures: &mut Table) -> Result<()> {
+/// Pushes so many versions of 10 MB with small changes, pulls as often, and compares.
+pub(super) async fn measure(suite: &Suite, samples: usize, figures: &mut Table) -> Result<()> {
     let (address, api_key) = (suite.layout.terraform(), &suite.administrator.api_key);
     let mut door = Door::open(&address, api_key, NAME, true).await?;
     let mut plain = Door::open(&address, api_key, NAME, false).await?;
     let mut content = Content::new(10, LARGE);
     let (mut pushed, mut pulled, mut pulled_plain) = (Vec::new(), Vec::new(), Vec::new());
     for serial in 1..=samples {
-        let version = content.version(serial);
-        pushed.push(timed(door.post(None, &version)).await?);
+        pushed.push(timed(door.post(None, content.version(serial))).await?);
         pulled.push(timed(door.get()).await?);
         pulled_plain.push(timed(plain.get()).await?);
     }
@@ -47,10 +47,7 @@ pub(super) async fn measure(suite: &Suite, admin: &Client, samples: usize, figur
             "ms",
         );
     }
-    if samples > 1 {
-        compare(suite, samples, figures).await?;
-    }
-    compact(admin, samples, figures).await
+    compare(suite, samples, "whole", figures).await
 }
 
 async fn timed<T>(call: impl Future<Output = Result<T>>) -> Result<Duration> {
@@ -59,8 +56,11 @@ async fn timed<T>(call: impl Future<Output = Result<T>>) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// What is different between the first and the last version, both of which are stored whole.
-async fn compare(suite: &Suite, samples: usize, figures: &mut Table) -> Result<()> {
+/// What is different between the first and the last version.
+async fn compare(suite: &Suite, samples: usize, stored: &str, figures: &mut Table) -> Result<()> {
+    if samples < 2 {
+        return Ok(());
+    }
     let request = DiffStateVersionsRequest {
         state_id: state_id(suite, NAME).await?,
         from_version: 1,
@@ -76,14 +76,17 @@ async fn compare(suite: &Suite, samples: usize, figures: &mut Table) -> Result<(
         let diff = answer.diff.context("a difference")?;
         ensure!(!diff.instances.is_empty(), "nothing is different");
     }
-    println!("diff of 10 MB: median {:.0} ms", millis(percentile(&mut took, 50)));
-    let what = format!("diff of two states of 10 MB, p99 of {}", took.len());
+    println!(
+        "diff of 10 MB, {stored}: median {:.0} ms",
+        millis(percentile(&mut took, 50))
+    );
+    let what = format!("diff of two states of 10 MB, stored {stored}, p99 of {}", took.len());
     figures.at_most(&what, 300.0, millis(percentile(&mut took, 99)), "ms");
     Ok(())
 }
 
-/// Lets the compactor have the state, and counts what it leaves.
-async fn compact(admin: &Client, samples: usize, figures: &mut Table) -> Result<()> {
+/// Lets the compactor have the state, counts what it leaves, and compares again.
+pub(super) async fn compact(suite: &Suite, admin: &Client, samples: usize, figures: &mut Table) -> Result<()> {
     let ours = "(org_id, state_id) in (select org_id, id from terraform_state.states where name = $1)";
     let bytes =
         "select sum(octet_length(c.sealed))::bigint, \
@@ -110,7 +113,7 @@ async fn compact(admin: &Client, samples: usize, figures: &mut Table) -> Result<
         all as f64 / one as f64,
         "times",
     );
-    Ok(())
+    compare(suite, samples, "by others", figures).await
 }
 
 /// How much more the service holds while one state of 100 MB comes or goes.
@@ -120,13 +123,13 @@ pub(super) async fn memory(suite: &Suite, figures: &mut Table) -> Result<()> {
     let mut content = Content::new(100, HUGE);
     let mut most = 0.0_f64;
     for serial in 1..=2 {
-        let version = content.version(serial);
+        let version = Bytes::from(content.version(serial));
         for (what, gzip) in [("push", true), ("pull", true), ("pull, not compressed,", false)] {
             let mut door = Door::open(&address, api_key, "huge", gzip).await?;
             let memory = Memory::of(pid)?;
             let began = Instant::now();
             if what == "push" {
-                door.post(None, &version).await?;
+                door.post(None, version.clone()).await?;
             } else {
                 door.get().await?;
             }

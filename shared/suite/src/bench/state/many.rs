@@ -23,12 +23,12 @@ pub(super) async fn listing(suite: &Suite, versions: usize, figures: &mut Table)
     let mut content = Content::new(1, 2_000);
     println!("writing {versions} versions …");
     for serial in 1..=versions {
-        door.post(None, &content.version(serial)).await?;
+        door.post(None, content.version(serial)).await?;
     }
     let state_id = state_id(suite, NAME).await?;
-    let mut took = Vec::new();
+    let (mut took, mut states) = (Vec::new(), states(suite)?);
     for _ in 0..20 {
-        let (began, mut states) = (Instant::now(), states(suite)?);
+        let began = Instant::now();
         let (mut listed, mut page_token) = (0, String::new());
         loop {
             let request = ListStateVersionsRequest {

@@ -26,56 +26,61 @@ const BEGIN: &str = "begin;
 select set_config('app.org', 'ORG', true), set_config('app.user', '', true), set_config('statement_timeout', '30000', true);
 ";
 const LOCK: &str = "select * from terraform_state.states where org_id = 'ORG' and name = 'raw-' || :client_id::text for update \\gset s_
-select * from terraform_state.state_locks where org_id = 'ORG' and state_id = :s_id;
 insert into terraform_state.state_locks
   (org_id, state_id, lock_id, operation, who, info, terraform_version, holder_kind, holder_id, maintenance_reason)
-  values ('ORG', :s_id, gen_random_uuid()::text, 'OperationTypeApply', 'ada@bench', '', '1.11.4', 'key', 'AUTHOR', '') returning *;
+  values ('ORG', :s_id, gen_random_uuid()::text, 'OperationTypeApply', 'ada@bench', '', '1.11.4', 'key', 'AUTHOR', '')
+  on conflict (org_id, state_id) do nothing returning *;
 insert into terraform_state.outbox (event_id, org_id, envelope) values (gen_random_uuid(), 'ORG', :envelope::bytea);
 commit;
 ";
-const GET: &str = "select * from terraform_state.states where org_id = 'ORG' and name = 'raw-' || :client_id::text \\gset s_
-select * from terraform_state.state_versions where org_id = 'ORG' and state_id = :s_id and number = :s_latest_version \\gset v_
-select sealed from terraform_state.state_chunks where org_id = 'ORG' and version_id = :v_id and place = 0;
+const GET: &str = "select s.*, v.*, l.*, v.id as version_id, s.id as state_id from terraform_state.states s
+  left join terraform_state.state_versions v on v.org_id = s.org_id and v.state_id = s.id and v.number = s.latest_version
+  left join terraform_state.state_locks l on l.org_id = s.org_id and l.state_id = s.id
+  where s.org_id = 'ORG' and s.name = 'raw-' || :client_id::text \\gset g_
+select sealed from terraform_state.state_chunks where org_id = 'ORG' and version_id = :g_version_id and place = 0;
 update terraform_state.state_locks set last_seen_at = clock_timestamp()
-  where org_id = 'ORG' and state_id = :s_id and holder_kind = 'key' and holder_id = 'AUTHOR' returning *;
+  where org_id = 'ORG' and state_id = :g_state_id and holder_kind = 'key' and holder_id = 'AUTHOR' returning *;
 insert into terraform_state.outbox (event_id, org_id, envelope) values (gen_random_uuid(), 'ORG', :envelope::bytea);
 commit;
-";
-const LOOK: &str = "select * from terraform_state.states where org_id = 'ORG' and name = 'raw-' || :client_id::text;
-select state_bytes, stored_bytes from terraform_state.organization_limits where org_id = 'ORG';
-rollback;
 ";
 const POST: &str = "select * from terraform_state.states where org_id = 'ORG' and name = 'raw-' || :client_id::text for update \\gset s_
-select * from terraform_state.state_locks where org_id = 'ORG' and state_id = :s_id;
 update terraform_state.state_locks set last_seen_at = clock_timestamp()
   where org_id = 'ORG' and state_id = :s_id and holder_kind = 'key' and holder_id = 'AUTHOR' returning lock_id \\gset l_
 select * from terraform_state.state_versions where org_id = 'ORG' and state_id = :s_id and number = :s_latest_version;
-select state_bytes, stored_bytes from terraform_state.organization_limits where org_id = 'ORG';
-insert into terraform_state.state_versions
-  (org_id, state_id, number, id, serial, lineage, kind, size_bytes, chunks, content_hash, terraform_version, resource_count, blank,
-   author_kind, author_id, lock_id, body_id, data_key, stored_bytes)
-  values ('ORG', :s_id, :s_latest_version::bigint + 1, gen_random_uuid(), :s_latest_version::bigint + 1, 'lineage', 'normal', 100000, 1,
-   decode(repeat('ab', 32), 'hex'), '1.11.4', 50, false, 'key', 'AUTHOR', :l_lock_id::text, gen_random_uuid(),
-   decode(repeat('ab', 149), 'hex'), octet_length(:blob::bytea)) returning * \\gset v_
-insert into terraform_state.state_chunks (org_id, version_id, place, sealed) values ('ORG', :v_id, 0, :blob::bytea);
-update terraform_state.states set latest_version = :v_number, greatest_serial = :v_serial, updated_at = clock_timestamp(),
-  stored_bytes = stored_bytes + :v_stored_bytes where org_id = 'ORG' and id = :s_id;
-insert into terraform_state.compactions (org_id, state_id, due_at) values ('ORG', :s_id, now() + interval '1 day') on conflict do nothing;
+with version as (
+  insert into terraform_state.state_versions
+    (org_id, state_id, number, id, serial, lineage, kind, size_bytes, chunks, content_hash, terraform_version, resource_count, blank,
+     author_kind, author_id, lock_id, body_id, data_key, stored_bytes)
+    values ('ORG', :s_id, :s_latest_version::bigint + 1, gen_random_uuid(), :s_latest_version::bigint + 1, 'lineage', 'normal', 100000, 1,
+     decode(repeat('ab', 32), 'hex'), '1.11.4', 50, false, 'key', 'AUTHOR', :l_lock_id::text, gen_random_uuid(),
+     decode(repeat('ab', 149), 'hex'), octet_length(:blob::bytea)) returning id, created_at
+), chunk as (
+  insert into terraform_state.state_chunks (org_id, version_id, place, sealed) select 'ORG', id, 0, :blob::bytea from version
+), state as (
+  update terraform_state.states set latest_version = latest_version + 1, greatest_serial = greatest_serial + 1,
+    updated_at = clock_timestamp(), stored_bytes = stored_bytes + octet_length(:blob::bytea) where org_id = 'ORG' and id = :s_id
+), compaction as (
+  insert into terraform_state.compactions (org_id, state_id, due_at) values ('ORG', :s_id, now() + interval '1 day') on conflict do nothing
+)
+select version.created_at, limits.state_bytes, limits.stored_bytes
+from version left join terraform_state.organization_limits limits on limits.org_id = 'ORG';
 insert into terraform_state.outbox (event_id, org_id, envelope)
   values (gen_random_uuid(), 'ORG', :envelope::bytea), (gen_random_uuid(), 'ORG', :envelope::bytea);
 commit;
 ";
 const UNLOCK: &str = "select * from terraform_state.states where org_id = 'ORG' and name = 'raw-' || :client_id::text for update \\gset s_
-select * from terraform_state.state_locks where org_id = 'ORG' and state_id = :s_id;
-select * from terraform_state.state_locks where org_id = 'ORG' and state_id = :s_id \\gset l_
-delete from terraform_state.state_locks where org_id = 'ORG' and state_id = :s_id;
-insert into terraform_state.lock_history
-  (org_id, id, state_id, lock_id, operation, who, info, terraform_version, holder_kind, holder_id, created_at, last_seen_at,
-   maintenance_reason, ending, ended_by_kind, ended_by_id, ended_reason)
-  values ('ORG', gen_random_uuid(), :s_id, :l_lock_id, 'OperationTypeApply', 'ada@bench', '', '1.11.4', 'key', 'AUTHOR',
-   :l_created_at, :l_last_seen_at, '', 'released', 'key', 'AUTHOR', '');
-update terraform_state.states set released_lock_id = :l_lock_id, released_by_force = false, released_reason = '',
-  released_by_kind = 'key', released_by_id = 'AUTHOR', released_at = clock_timestamp() where org_id = 'ORG' and id = :s_id;
+with ended as (
+  delete from terraform_state.state_locks where org_id = 'ORG' and state_id = :s_id returning *
+), kept as (
+  insert into terraform_state.lock_history
+    (org_id, id, state_id, lock_id, operation, who, info, terraform_version, holder_kind, holder_id, created_at, last_seen_at,
+     maintenance_reason, execution_id, ending, ended_by_kind, ended_by_id, ended_reason)
+  select org_id, gen_random_uuid(), state_id, lock_id, operation, who, info, terraform_version, holder_kind, holder_id, created_at,
+    last_seen_at, maintenance_reason, execution_id, 'released', 'key'::terraform_state.principal_kind, 'AUTHOR'::uuid, '' from ended
+)
+update terraform_state.states s set released_lock_id = ended.lock_id, released_by_force = false, released_reason = '',
+  released_by_kind = 'key', released_by_id = 'AUTHOR', released_at = clock_timestamp()
+from ended where s.org_id = 'ORG' and s.id = :s_id;
 insert into terraform_state.outbox (event_id, org_id, envelope) values (gen_random_uuid(), 'ORG', :envelope::bytea);
 commit;
 ";
@@ -107,6 +112,8 @@ pub(super) struct Turn {
     pub(super) cycles: f64,
     pub(super) wall: f64,
     pub(super) cpu: f64,
+    /// What PostgreSQL took for services that heard of it.
+    pub(super) hearers: f64,
 }
 
 impl Raw {
@@ -152,10 +159,7 @@ impl Raw {
             blob,
             envelope,
             plan: write("plan.sql", &[BEGIN, LOCK, BEGIN, GET, BEGIN, UNLOCK])?,
-            apply: write(
-                "apply.sql",
-                &[BEGIN, LOCK, BEGIN, GET, BEGIN, LOOK, BEGIN, POST, BEGIN, UNLOCK],
-            )?,
+            apply: write("apply.sql", &[BEGIN, LOCK, BEGIN, GET, BEGIN, POST, BEGIN, UNLOCK])?,
         })
     }
 
@@ -193,6 +197,7 @@ impl Raw {
             cycles,
             wall: cycles / number("tps =")?,
             cpu: process::cpu_seconds(&[postgres])? + process::ended_seconds()? - before,
+            hearers: 0.0,
         })
     }
 }
