@@ -65,9 +65,7 @@ impl Tables {
     pub(crate) async fn held(&self, admin: &Client) -> Held {
         let rows = admin.query(&self.held, &[]).await;
         let rows = rows.expect("an administrator sees everything");
-        rows.iter()
-            .map(|row| (row.get(0), (row.get(1), row.get(2))))
-            .collect()
+        rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()
     }
 
     /// Waits until every event has a position, every consumer has come to it, and all mail is sent.
