@@ -16,13 +16,14 @@ pub(crate) struct Tables {
 }
 
 /// Who reads whose events.
-const CONSUMED: [(&str, &str); 11] = [
+const CONSUMED: [(&str, &str); 12] = [
     ("audit", "identity"),
     ("audit", "designs"),
     ("audit", "terraform_state"),
     ("audit", "pipelines"),
     ("audit", "audit"),
     ("terraform_state", "designs"),
+    ("terraform_state", "pipelines"),
     ("pipelines", "designs"),
     ("pipelines", "terraform_state"),
     ("designs", "terraform_state"),
