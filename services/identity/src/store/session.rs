@@ -1,5 +1,7 @@
 //! Sessions.
 
+use std::time::Duration;
+
 use diesel::{
     BoolExpressionMethods, ExpressionMethods, OptionalExtension, QueryDsl, SelectableHelper,
     dsl::sql,
@@ -79,11 +81,14 @@ macro_rules! family {
 
 /// A session's tokens; those who present another of them at the same moment wait here.
 ///
-/// The switch `identity.session_lock` takes the waiting away, here and for the user's row before, for tests.
+/// The switch `identity.session_lock` takes the waiting away, here and for the user's row before, for tests: whoever comes
+/// within a moment has read the same, so that the race is lost each time.
 pub(crate) async fn lock(tx: &mut Tx, id: SessionId) -> Result<Option<Family>> {
     let family = family!(tx, id);
     Ok(if failpoint::without("identity.session_lock") {
-        family.first(tx).await.optional()?
+        let read = family.first(tx).await.optional()?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        read
     } else {
         family.for_update().first(tx).await.optional()?
     })

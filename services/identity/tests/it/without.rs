@@ -4,20 +4,8 @@ use std::process::{Command, Stdio};
 
 use tokio::task::spawn_blocking;
 
-/// How often a race is run that may be won without a protection too.
-const RACES: usize = 5;
-
 /// Whether a test of this binary, which passes here, fails in a process of its own in which a protection is taken away.
 pub(crate) async fn fails_without(switch: &'static str, test: &'static str) -> bool {
-    for _ in 0..RACES {
-        if fails_once_without(switch, test).await {
-            return true;
-        }
-    }
-    false
-}
-
-async fn fails_once_without(switch: &'static str, test: &'static str) -> bool {
     let run = spawn_blocking(move || {
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", test])

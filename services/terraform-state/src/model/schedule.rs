@@ -12,7 +12,7 @@ use diesel::{
     prelude::{Insertable, Queryable, Selectable},
     serialize::{self, IsNull, Output, ToSql},
 };
-use kit::{Error, Reason, Result, db::About, ids::OrgId};
+use kit::{Result, db::About, ids::OrgId};
 use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
@@ -231,11 +231,7 @@ impl Schedule {
     /// # Errors
     /// ETAG_MISMATCH with the current etag.
     pub fn expect(&self, etag: &Etag) -> Result<()> {
-        if *etag == self.etag() {
-            return Ok(());
-        }
-        Err(Error::new(Reason::EtagMismatch, "the schedule has changed since")
-            .with("current_etag", String::from(self.etag())))
+        self.etag().expect(etag, "schedule")
     }
 
     /// The schedule with a change.

@@ -106,6 +106,18 @@ impl Etag {
         Etag(format!("r{revision}"))
     }
 
+    /// Refuses a caller who has seen another revision of this than the current one, which has this etag.
+    ///
+    /// # Errors
+    /// ETAG_MISMATCH with the current etag.
+    pub fn expect(self, seen: &Etag, of: &str) -> Result<()> {
+        if *seen == self {
+            return Ok(());
+        }
+        let changed = format!("the {of} has changed since");
+        Err(Error::new(Reason::EtagMismatch, changed).with("current_etag", self.0))
+    }
+
     /// Whether none was given.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -215,11 +227,7 @@ impl State {
     /// # Errors
     /// ETAG_MISMATCH with the current etag.
     pub fn expect(&self, etag: &Etag) -> Result<()> {
-        if *etag == self.etag() {
-            return Ok(());
-        }
-        Err(Error::new(Reason::EtagMismatch, "the state has changed since")
-            .with("current_etag", String::from(self.etag())))
+        self.etag().expect(etag, "state")
     }
 
     /// Refuses what is deleted.

@@ -69,6 +69,17 @@ impl Tables {
         rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect()
     }
 
+    /// Who was found to read events and is not waited for.
+    pub(crate) async fn unknown(&self, admin: &Client) -> Vec<(String, String)> {
+        let each = SLICES.map(|reader| format!("select '{reader}', source from {reader}.cursors"));
+        let rows = admin.query(&each.join(" union "), &[]).await;
+        let rows = rows.expect("an administrator sees everything");
+        let found = rows.iter().map(|row| (row.get(0), row.get(1)));
+        found
+            .filter(|(reader, source): &(String, String)| !CONSUMED.contains(&(reader.as_str(), source.as_str())))
+            .collect()
+    }
+
     /// Waits until every event has a position, every consumer has come to it, and all mail is sent.
     pub(crate) async fn quiet(&self, admin: &Client) {
         eventually("all events are delivered", Duration::from_secs(20), async || {

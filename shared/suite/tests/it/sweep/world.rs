@@ -86,6 +86,11 @@ impl World {
             peers: Mutex::default(),
         };
         world.quiet().await;
+        assert_eq!(
+            world.tables.unknown(&world.admin).await,
+            [],
+            "quiet() waits for all who read events"
+        );
         world
     }
 
