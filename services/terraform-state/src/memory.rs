@@ -9,6 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The most that is held at once, in MiB: half of what a pod may take.
 const MOST_HELD_MIB: usize = 256;
+/// What a content takes that goes by in chunks, in MiB: a few of them, sealed and unsealed.
+const CHUNKS: usize = 8;
 /// Contents up to this many bytes are small.
 const SMALL: u64 = 256 << 10;
 
@@ -69,13 +71,19 @@ impl Share {
     /// As [`Share::grow`], by what a content of so many bytes takes on its way: it is never in memory whole, but a few
     /// chunks of it are, sealed and unsealed.
     pub(crate) fn grow_for(&mut self, content_bytes: u64) -> Result<()> {
-        self.grow(if content_bytes <= SMALL { 1 } else { 8 })
+        self.grow(if content_bytes <= SMALL { 1 } else { CHUNKS })
     }
 
     /// As [`Share::grow_for`], and beside that the content once.
     pub(crate) fn grow_for_reading(&mut self, content_bytes: u64) -> Result<()> {
         let mib = usize::try_from(content_bytes.div_ceil(1 << 20)).unwrap_or(usize::MAX);
-        self.grow(mib.saturating_add(8))
+        self.grow(mib.saturating_add(CHUNKS))
+    }
+
+    /// Gives back what is more than a content takes that goes by in chunks.
+    pub(crate) fn shrink_to_chunks(&mut self) {
+        let held = self.held.as_mut();
+        drop(held.and_then(|held| held.split(held.num_permits().saturating_sub(CHUNKS))));
     }
 
     /// As [`Share::grow`], by what a content of so many bytes takes that is in memory whole, with one that it is told by and what
@@ -105,5 +113,17 @@ mod tests {
         drop(one);
         other.grow(6).unwrap();
         assert!(memory.share().grow(1).is_err());
+    }
+
+    #[test]
+    fn what_goes_by_in_chunks_gives_back_what_was_kept_before() {
+        let memory = Memory::of(24);
+        let mut share = memory.share();
+        share.grow_for_reading(16 << 20).unwrap();
+        assert!(memory.share().grow(1).is_err());
+        share.shrink_to_chunks();
+        memory.share().grow(16).unwrap();
+        assert!(memory.share().grow(17).is_err());
+        share.shrink_to_chunks();
     }
 }

@@ -20,6 +20,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::Error;
 
+mod gather;
+
+pub(crate) use self::gather::Gather;
+
 const CHECKOUT: Duration = Duration::from_millis(100);
 const RESPONSE: Duration = Duration::from_millis(250);
 const SUBSCRIBE: Duration = Duration::from_secs(2);

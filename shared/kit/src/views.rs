@@ -7,7 +7,7 @@
 //! through to it, and a change that could not be noted shows within [`KEPT`].
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use lru::LruCache;
 use crate::cache::{CacheStats, stats_of};
 use crate::error::Result;
 use crate::failpoint;
-use crate::redis::{Redis, Script, millis};
+use crate::redis::{Gather, Redis, Script, millis};
 
 /// How long a view is kept.
 pub const KEPT: Duration = Duration::from_secs(60);
@@ -26,25 +26,24 @@ const NOTED: Duration = Duration::from_secs(130);
 const OPENED: NonZeroUsize = NonZeroUsize::new(1_000).expect("it is not zero");
 
 /// A hash per view: `a` the moment in microseconds, `b` body, `p` the keys of what it shows.
-/// ARGV: 1 = look at changes, the moment of the view that the process has. Answers the time, and the moment and the body of
-/// what is good; no body, if the process has it.
+/// ARGV: 1 = look at changes. Answers the time, and moment, body and what it shows of a view that is good.
 static READ: Script = Script::new(
     r"
 local time = redis.call('TIME')
 local now = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
-local held = redis.call('HMGET', KEYS[1], 'a', 'p')
-if not held[1] then return {now, '', false} end
+local held = redis.call('HMGET', KEYS[1], 'a', 'b', 'p')
+if not held[1] then return {now, false} end
 if ARGV[1] == '1' then
-  for part in string.gmatch(held[2], '%S+') do
+  for part in string.gmatch(held[3], '%S+') do
     local changed = redis.call('GET', part)
-    if changed and tonumber(changed) >= tonumber(held[1]) then return {now, '', false} end
+    if changed and tonumber(changed) >= tonumber(held[1]) then return {now, false} end
   end
 end
-if held[1] == ARGV[2] then return {now, held[1], false} end
-return {now, held[1], redis.call('HGET', KEYS[1], 'b')}
+return {now, {held[1], held[2], held[3]}}
 ",
 );
 
+/// KEYS: the view, and its moment alone, which lives as long.
 /// ARGV: moment, body, keys of what it shows, milliseconds. Of two that were read at once, the younger stays.
 static FILL: Script = Script::new(
     r"
@@ -52,6 +51,7 @@ local held = redis.call('HGET', KEYS[1], 'a')
 if held and tonumber(held) >= tonumber(ARGV[1]) then return 0 end
 redis.call('HSET', KEYS[1], 'a', ARGV[1], 'b', ARGV[2], 'p', ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[4])
 return 1
 ",
 );
@@ -77,13 +77,30 @@ pub struct View<T> {
     pub shows: Vec<String>,
 }
 
-/// What this process has of views: the moment of each, and what it says.
-type Opened<T> = Mutex<LruCache<String, (String, Arc<T>)>>;
+/// A view as this process has it.
+struct Held<T> {
+    value: Arc<T>,
+    /// In microseconds, by Redis' clock.
+    moment: i64,
+    /// The key of the moment, then those of what the view shows.
+    keys: Vec<String>,
+}
+
+/// What became of a look into Redis.
+enum Found<T> {
+    Good(Arc<T>),
+    /// And what time it was.
+    Nothing(i64),
+}
+
+/// What this process has of views.
+type Opened<T> = Mutex<LruCache<String, Arc<Held<T>>>>;
 
 /// Views of one kind, cheap to clone.
 #[derive(Clone)]
 pub struct Views<T> {
     redis: Redis,
+    moments: Gather,
     name: &'static str,
     look_at_changes: bool,
     opened: Arc<Opened<T>>,
@@ -96,6 +113,7 @@ impl<T> Views<T> {
     #[must_use]
     pub fn new(redis: Redis, name: &'static str) -> Self {
         Views {
+            moments: Gather::new(redis.clone()),
             redis,
             name,
             look_at_changes: !failpoint::without(&format!("view_changes.{name}")),
@@ -118,32 +136,27 @@ impl<T> Views<T> {
     where
         L: Future<Output = Result<Option<View<T>>>>,
     {
-        let key = [self.redis.key(["view", self.name, key])];
-        let ours = lock(&self.opened).get(&key[0]).cloned();
-        let (our_moment, value) = ours.unzip();
-        let args = (
-            u8::from(self.look_at_changes),
-            our_moment.as_deref().unwrap_or_default(),
-        );
-        type Read = (String, String, Option<Vec<u8>>);
-        let begun = match self.redis.eval::<Read>(&READ, &key, args).await {
-            Ok((now, moment, body)) => {
-                let value = match body {
-                    Some(body) => open(&body).map(Arc::new),
-                    None => value.filter(|_| our_moment.as_ref() == Some(&moment)),
-                };
-                if let Some(value) = value {
-                    self.stats.hits.fetch_add(1, Ordering::Relaxed);
-                    if our_moment.as_ref() != Some(&moment) {
-                        self.remember(&key[0], moment, &value);
-                    }
-                    return Ok(Some(value));
-                }
-                self.stats.misses.fetch_add(1, Ordering::Relaxed);
+        let keys = [
+            self.redis.key(["view", self.name, key]),
+            self.redis.key(["view_moment", self.name, key]),
+        ];
+        let found = match self.held(&keys[0]).await {
+            Ok(Some(value)) => Ok(Found::Good(value)),
+            Ok(None) => self.read(&keys, open).await,
+            Err(error) => Err(error),
+        };
+        let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+        let begun = match found {
+            Ok(Found::Good(value)) => {
+                count(&self.stats.hits);
+                return Ok(Some(value));
+            }
+            Ok(Found::Nothing(now)) => {
+                count(&self.stats.misses);
                 Some(now)
             }
             Err(_) => {
-                self.stats.bypasses.fetch_add(1, Ordering::Relaxed);
+                count(&self.stats.bypasses);
                 None
             }
         };
@@ -151,13 +164,42 @@ impl<T> Views<T> {
         let value = Arc::new(view.value);
         if let Some(begun) = begun {
             let parts: Vec<String> = view.shows.iter().map(|part| part_key(&self.redis, part)).collect();
-            let args = (&begun, view.body, parts.join(" "), millis(KEPT));
+            let parts = parts.join(" ");
+            let args = (begun, view.body, &parts, millis(KEPT));
             // A view that could not be stored is read again: nothing is wrong.
-            if let Ok(1) = self.redis.eval::<i64>(&FILL, &key, args).await {
-                self.remember(&key[0], begun, &value);
+            if let Ok(1) = self.redis.eval::<i64>(&FILL, &keys, args).await {
+                self.remember(&keys, begun, &parts, &value);
             }
         }
         Ok(Some(value))
+    }
+
+    /// What this process has of a view, if Redis has no other one and knows of no change: asked together with other reads.
+    async fn held(&self, key: &str) -> Result<Option<Arc<T>>> {
+        let Some(held) = lock(&self.opened).get(key).cloned() else {
+            return Ok(None);
+        };
+        let parts = if self.look_at_changes { held.keys.len() } else { 1 };
+        let mut moments = self.moments.get(&held.keys[..parts]).await?.into_iter();
+        let same = moments.next().flatten() == Some(held.moment);
+        let good = same && moments.flatten().all(|changed| changed < held.moment);
+        Ok(good.then(|| held.value.clone()))
+    }
+
+    /// What Redis has of a view, if it is good.
+    async fn read(&self, keys: &[String; 2], open: impl FnOnce(&[u8]) -> Option<T>) -> Result<Found<T>> {
+        type Kept = (i64, Vec<u8>, String);
+        let look = u8::from(self.look_at_changes);
+        let (now, kept) = self.redis.eval::<(i64, Option<Kept>)>(&READ, &keys[..1], look).await?;
+        let opened = kept.and_then(|(moment, body, parts)| Some((moment, open(&body)?, parts)));
+        Ok(match opened {
+            Some((moment, value, parts)) => {
+                let value = Arc::new(value);
+                self.remember(keys, moment, &parts, &value);
+                Found::Good(value)
+            }
+            None => Found::Nothing(now),
+        })
     }
 
     /// How often Redis had what was asked for.
@@ -166,12 +208,18 @@ impl<T> Views<T> {
         &self.stats
     }
 
-    fn remember(&self, key: &str, moment: String, value: &Arc<T>) {
-        lock(&self.opened).put(key.to_owned(), (moment, value.clone()));
+    fn remember(&self, [key, moment_key]: &[String; 2], moment: i64, parts: &str, value: &Arc<T>) {
+        let parts = parts.split_whitespace().map(str::to_owned);
+        let held = Held {
+            value: value.clone(),
+            moment,
+            keys: std::iter::once(moment_key.clone()).chain(parts).collect(),
+        };
+        lock(&self.opened).put(key.clone(), Arc::new(held));
     }
 }
 
-fn lock<T>(opened: &Opened<T>) -> MutexGuard<'_, LruCache<String, (String, Arc<T>)>> {
+fn lock<T>(opened: &Opened<T>) -> MutexGuard<'_, LruCache<String, Arc<Held<T>>>> {
     opened.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

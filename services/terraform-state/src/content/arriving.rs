@@ -1,6 +1,9 @@
 //! A content as it arrives: packed and sealed as it comes, so that it never stands unsealed on a disk.
 
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::{
+    io::{self, Read, Seek, SeekFrom, Write},
+    sync::Arc,
+};
 
 use kit::{Error, Result, crypto::KeyRing};
 use md5::{Digest, Md5};
@@ -28,8 +31,9 @@ use crate::{
 /// What is kept in memory of a content that arrives; more goes into a file.
 const IN_MEMORY: usize = 1 << 20;
 
-/// The most bytes of a content that is read as a whole.
-const MOST_WHOLE: u64 = 16 << 20;
+/// The most bytes of a content that is kept until it is whole: it is read while it is packed, which takes half as long as
+/// unpacking it again.
+const MOST_WHOLE: usize = 16 << 20;
 
 /// Sealed chunks, one behind the other; what is written to it is cut and sealed.
 struct Sealed {
@@ -132,13 +136,35 @@ impl Told {
     }
 }
 
-/// A content of at most [`CHUNK`] bytes, packed before it is known which state it is for.
-pub(crate) struct Small {
-    packed: SecretSlice<u8>,
+/// What a whole content says of itself, and what it is known by.
+struct Known {
     heading: Heading,
     index: Index,
     size: u64,
     digest: [u8; 32],
+}
+
+impl Known {
+    /// # Errors
+    /// INVALID_REQUEST where it is no state, or not the one whose MD5 was told.
+    fn whole(plain: &[u8], told_md5: Option<[u8; 16]>) -> Result<Known> {
+        let mut told = Told::default();
+        told.push(plain);
+        let (size, digest) = told.finish(told_md5)?;
+        let (heading, index) = heading::read_whole(plain)?;
+        Ok(Known {
+            heading,
+            index,
+            size,
+            digest,
+        })
+    }
+}
+
+/// A content of at most [`CHUNK`] bytes, packed before it is known which state it is for.
+pub(crate) struct Small {
+    packed: SecretSlice<u8>,
+    known: Known,
     share: Share,
 }
 
@@ -152,19 +178,9 @@ impl Small {
         let plain = SecretSlice::from(plain);
         let read = move || {
             let plain = plain.expose_secret();
-            let mut told = Told::default();
-            told.push(plain);
-            let (size, digest) = told.finish(told_md5)?;
-            let (heading, index) = heading::read_whole(plain)?;
+            let known = Known::whole(plain, told_md5)?;
             let packed = SecretSlice::from(pack(plain, None).map_err(Error::internal)?);
-            Ok(Small {
-                packed,
-                heading,
-                index,
-                size,
-                digest,
-                share,
-            })
+            Ok(Small { packed, known, share })
         };
         aside_for(bytes, read).await?
     }
@@ -177,16 +193,7 @@ impl Small {
         let mut sealed = Box::new(Sealed::new(ring, place));
         let packed = sealed.write_all(self.packed.expose_secret());
         packed.and_then(|()| sealed.seal(true)).map_err(Error::internal)?;
-        Ok(Content {
-            sealed: Some(sealed),
-            ring: ring.clone(),
-            heading: self.heading,
-            index: self.index,
-            size: self.size,
-            digest: self.digest,
-            lock: None,
-            _share: self.share,
-        })
+        Ok(Content::new(sealed, ring.clone(), self.known, self.share))
     }
 }
 
@@ -194,7 +201,7 @@ impl Small {
 pub(crate) struct Arriving {
     place: Place,
     ring: KeyRing,
-    /// Packs into sealed chunks; made when the first of it is needed.
+    /// Packs into sealed chunks what is longer than is kept.
     packing: Option<Box<Encoder<'static, Sealed>>>,
     /// What came since the last was packed.
     plain: Vec<u8>,
@@ -229,15 +236,26 @@ impl Arriving {
         if self.size > self.limit {
             return Err(too_large(self.limit));
         }
-        self.share.grow_for(self.size)?;
-        while self.plain.len() + part.len() > CHUNK {
-            let (now, rest) = part.split_at(CHUNK - self.plain.len());
+        loop {
+            let most = if self.packing.is_some() { CHUNK } else { MOST_WHOLE };
+            let kept = most.min(self.plain.len() + part.len());
+            if kept > CHUNK {
+                self.share.grow_for_reading(kept as u64)?;
+            } else {
+                self.share.grow_for(self.size)?;
+            }
+            let (now, rest) = part.split_at(kept - self.plain.len());
             self.plain.extend_from_slice(now);
             part = rest;
-            self.pack().await?;
+            if part.is_empty() {
+                return Ok(());
+            }
+            let packing = match self.packing.take() {
+                Some(packing) => packing,
+                None => packing(&self.ring, self.place)?,
+            };
+            self.pack(packing).await?;
         }
-        self.plain.extend_from_slice(part);
-        Ok(())
     }
 
     /// All of it, with what it says of itself.
@@ -245,72 +263,85 @@ impl Arriving {
     /// # Errors
     /// INVALID_REQUEST where it is no state, or not the one whose MD5 was told.
     pub(crate) async fn finish(mut self, told_md5: Option<[u8; 16]>) -> Result<Content> {
-        let Some(mut packing) = self.packing else {
-            let small = Small::read(self.plain, told_md5, self.share).await?;
-            return small.sealed(&self.ring, self.place);
-        };
-        // Read as a whole it is read soon; what is longer than that is read as it is unpacked.
-        let whole = self.size <= MOST_WHOLE;
-        if whole {
-            self.share.grow_for_reading(self.size)?;
-        }
-        let plain = SecretSlice::from(self.plain);
-        let mut told = self.told;
-        let arrived = aside(move || -> Result<_> {
-            told.push(plain.expose_secret());
-            let (size, digest) = told.finish(told_md5)?;
-            packing.write_all(plain.expose_secret()).map_err(Error::internal)?;
-            let mut sealed = Box::new(packing.finish().map_err(Error::internal)?);
-            sealed.seal(true).map_err(Error::internal)?;
-            let packed = Packed {
-                sealed: &mut sealed,
-                chunk: 0,
-                open: SecretSlice::from(Vec::new()),
-                at: 0,
-            };
-            let mut unpacked = zstd::stream::read::Decoder::new(packed).map_err(Error::internal)?;
-            let (heading, index) = match whole {
-                true => {
-                    let mut plain = Vec::with_capacity(usize::try_from(size).map_err(Error::internal)? + 1);
-                    unpacked.read_to_end(&mut plain).map_err(Error::internal)?;
-                    heading::read_whole(SecretSlice::from(plain).expose_secret())?
-                }
-                false => heading::read(unpacked)?,
-            };
-            Ok((sealed, heading, index, size, digest))
-        });
-        let (sealed, heading, index, size, digest) = arrived.await??;
-        Ok(Content {
-            sealed: Some(sealed),
-            ring: self.ring,
-            heading,
-            index,
-            size,
-            digest,
-            lock: None,
-            _share: self.share,
-        })
-    }
-
-    async fn pack(&mut self) -> Result<()> {
-        let packing = match self.packing.take() {
-            Some(packing) => packing,
-            None => {
-                let encoder = Encoder::new(Sealed::new(&self.ring, self.place), LEVEL);
-                Box::new(encoder.map_err(Error::internal)?)
+        let plain = SecretSlice::from(std::mem::take(&mut self.plain));
+        let (sealed, known) = match self.packing.take() {
+            None => self.whole(plain, told_md5).await?,
+            Some(packing) => {
+                let told = self.told;
+                aside(move || packed(packing, &plain, told, told_md5)).await??
             }
         };
+        Ok(Content::new(sealed, self.ring, known, self.share))
+    }
+
+    /// Reads what has come whole, and packs it at the same time.
+    async fn whole(&self, plain: SecretSlice<u8>, told_md5: Option<[u8; 16]>) -> Result<(Box<Sealed>, Known)> {
+        let (bytes, plain) = (plain.expose_secret().len(), Arc::new(plain));
+        let (to_pack, packing) = (plain.clone(), packing(&self.ring, self.place)?);
+        let known = aside_for(bytes, move || Known::whole(plain.expose_secret(), told_md5));
+        let sealed = aside_for(bytes, move || {
+            let mut packing = packing;
+            packing.write_all(to_pack.expose_secret())?;
+            sealed(packing)
+        });
+        let (known, sealed) = tokio::try_join!(known, sealed)?;
+        let known = known?;
+        Ok((sealed.map_err(Error::internal)?, known))
+    }
+
+    async fn pack(&mut self, mut packing: Box<Encoder<'static, Sealed>>) -> Result<()> {
         let plain = SecretSlice::from(std::mem::take(&mut self.plain));
         let mut told = std::mem::take(&mut self.told);
         let packed = aside(move || {
-            let mut packing = packing;
             told.push(plain.expose_secret());
             packing.write_all(plain.expose_secret()).map(|()| (packing, told))
         });
         let (packing, told) = packed.await?.map_err(Error::internal)?;
         (self.packing, self.told) = (Some(packing), told);
+        // Of what is longer than is kept no more than chunks is held from here on.
+        self.share.shrink_to_chunks();
         Ok(())
     }
+}
+
+/// Packs into sealed chunks.
+fn packing(ring: &KeyRing, place: Place) -> Result<Box<Encoder<'static, Sealed>>> {
+    let encoder = Encoder::new(Sealed::new(ring, place), LEVEL);
+    Ok(Box::new(encoder.map_err(Error::internal)?))
+}
+
+/// All that was packed, sealed to its end.
+fn sealed(packing: Box<Encoder<'static, Sealed>>) -> io::Result<Box<Sealed>> {
+    let mut sealed = Box::new(packing.finish()?);
+    sealed.seal(true)?;
+    Ok(sealed)
+}
+
+/// The last of a content whose other parts are packed; it is read as it is unpacked again.
+fn packed(
+    mut packing: Box<Encoder<'static, Sealed>>,
+    last: &SecretSlice<u8>,
+    mut told: Told,
+    told_md5: Option<[u8; 16]>,
+) -> Result<(Box<Sealed>, Known)> {
+    told.push(last.expose_secret());
+    let (size, digest) = told.finish(told_md5)?;
+    packing.write_all(last.expose_secret()).map_err(Error::internal)?;
+    let mut sealed = sealed(packing).map_err(Error::internal)?;
+    let packed = Packed {
+        sealed: &mut sealed,
+        chunk: 0,
+        open: SecretSlice::from(Vec::new()),
+        at: 0,
+    };
+    let (heading, index) = heading::read(zstd::stream::read::Decoder::new(packed).map_err(Error::internal)?)?;
+    let known = Known {
+        heading,
+        index,
+        size,
+        digest,
+    };
+    Ok((sealed, known))
 }
 
 /// What arrived, unsealed again for reading; one chunk at a time.
@@ -343,15 +374,22 @@ impl Read for Packed<'_> {
 pub(crate) struct Content {
     sealed: Option<Box<Sealed>>,
     ring: KeyRing,
-    heading: Heading,
-    index: Index,
-    size: u64,
-    digest: [u8; 32],
+    known: Known,
     lock: Option<LockId>,
     _share: Share,
 }
 
 impl Content {
+    fn new(sealed: Box<Sealed>, ring: KeyRing, known: Known, share: Share) -> Self {
+        Content {
+            sealed: Some(sealed),
+            ring,
+            known,
+            lock: None,
+            _share: share,
+        }
+    }
+
     /// Notes the lock that it is written under.
     pub(crate) fn written_under(&mut self, lock: Option<LockId>) {
         self.lock = lock;
@@ -364,17 +402,17 @@ impl Content {
 
     /// What it says of itself.
     pub(crate) fn heading(&self) -> &Heading {
-        &self.heading
+        &self.known.heading
     }
 
     /// The resources in it.
     pub(crate) fn index(&self) -> &Index {
-        &self.index
+        &self.known.index
     }
 
     /// Its length.
     pub(crate) fn size(&self) -> u64 {
-        self.size
+        self.known.size
     }
 
     /// How many chunks it has.
@@ -404,7 +442,7 @@ impl Content {
 
     /// What it is known by as the version of this number.
     pub(crate) fn hash(&self, number: i64) -> [u8; 32] {
-        let told = hashed(&self.place(), number, self.heading.serial, &self.digest);
+        let told = hashed(&self.place(), number, self.known.heading.serial, &self.known.digest);
         self.sealed().key.identity(&told)
     }
 
@@ -413,14 +451,14 @@ impl Content {
     /// # Errors
     /// KEY_MISSING and CONTENT_CORRUPT where the version's key cannot be had: whether they differ is not known then.
     pub(crate) fn is(&self, version: &Version) -> Result<bool> {
-        if version.serial != self.heading.serial {
+        if version.serial != self.known.heading.serial {
             return Ok(false);
         }
         let place = Place {
             version: version.id,
             ..self.place()
         };
-        let told = hashed(&place, version.number, version.serial, &self.digest);
+        let told = hashed(&place, version.number, version.serial, &self.known.digest);
         match &version.data_key {
             Some(wrapped) => {
                 let key = DataKey::open(&self.ring, &place, wrapped)?;
@@ -432,7 +470,7 @@ impl Content {
 
     /// Its plain digest, for what makes a call the repeat of another; it is kept nowhere.
     pub(crate) fn digest(&self) -> &[u8; 32] {
-        &self.digest
+        &self.known.digest
     }
 
     /// A chunk, sealed.

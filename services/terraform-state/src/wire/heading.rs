@@ -260,6 +260,16 @@ mod tests {
         assert_eq!((heading.serial, heading.resource_count, heading.blank), (7, -1, false));
     }
 
+    /// Whether a state is within its bounds, however it is cut: texts end and escapes begin anywhere.
+    fn in_pieces(state: &str) -> bool {
+        let within = [1, 2, 3, 7].map(|length| {
+            let mut bounds = Bounds::default();
+            state.as_bytes().chunks(length).all(|piece| bounds.take(piece))
+        });
+        assert_eq!(within, [within[0]; 4]);
+        within[0]
+    }
+
     #[test]
     fn what_the_parser_would_hold_whole_is_bounded_and_what_it_passes_over_is_not() {
         let (long, deep) = ("x\\\"".repeat(30_000), "[".repeat(1_000));
@@ -273,6 +283,7 @@ mod tests {
             top(&format!(r#""check_results":[{}1{}]"#, "[".repeat(900), "]".repeat(900))),
         ] {
             assert_eq!(read(good.as_bytes()).unwrap().lineage, "l");
+            assert!(in_pieces(&good));
         }
         for bad in [
             format!(r#"{{"version":4,"serial":1,"lineage":"{long}"}}"#),
@@ -291,6 +302,7 @@ mod tests {
         ] {
             let error = read(bad.as_bytes()).unwrap_err();
             assert_eq!(error.reason_name(), "INVALID_REQUEST");
+            assert!(!in_pieces(&bad));
             assert!(
                 error.violations()[0].description.contains("too long"),
                 "{:.80}: {error:?}",

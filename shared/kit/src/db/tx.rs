@@ -93,10 +93,7 @@ impl Tx {
         let timeout = call
             .as_ref()
             .map_or(30_000, |call| call.remaining().as_millis().clamp(1, 60_000));
-        let ahead = format!(
-            "begin; {}, set_config('statement_timeout', '{timeout}', true)",
-            settings(tenancy)
-        );
+        let ahead = format!("begin; {}; set local statement_timeout = {timeout}", settings(tenancy));
         connection.open = true;
         Tx {
             connection,
@@ -447,7 +444,8 @@ impl Tx {
     }
 }
 
-/// The statement that binds row-level security to a tenancy for the rest of the transaction.
+/// The statements that bind row-level security to a tenancy for the rest of the transaction; nothing plans them, as it would a
+/// SELECT of `set_config`.
 fn settings(tenancy: Tenancy) -> String {
     // Ids are UUIDs by type: nothing in them needs quoting.
     let user = tenancy
@@ -456,7 +454,7 @@ fn settings(tenancy: Tenancy) -> String {
         .map(|user| user.to_string())
         .unwrap_or_default();
     format!(
-        "select set_config('app.org', '{}', true), set_config('app.user', '{user}', true)",
+        "set local app.org = '{}'; set local app.\"user\" = '{user}'",
         tenancy.org
     )
 }

@@ -37,6 +37,8 @@ const BATCH: i64 = 500;
 const BUSY: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_millis(500);
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How far turns that place something lie apart, so that under load each places what several calls committed.
+const SPACING: Duration = Duration::from_millis(5);
 /// Events of one announcement together.
 const ANNOUNCED: usize = 64 * 1024;
 /// The wire's overhead for one event in an announcement: a tag and a length.
@@ -110,12 +112,16 @@ impl Relay {
         let mut failing = false;
         while !shutdown.is_cancelled() {
             let mut confirms = false;
+            let begun = Instant::now();
             match self.turn().await {
                 Ok(turn) => {
                     failing = false;
                     confirms = !turn.elsewhere;
                     if turn.placed.len() as i64 == BATCH {
                         continue;
+                    }
+                    if !turn.placed.is_empty() {
+                        tokio::time::sleep(SPACING.saturating_sub(begun.elapsed())).await;
                     }
                     wait = if turn.placed.is_empty() && !turn.elsewhere {
                         (wait * 2).min(IDLE)

@@ -300,3 +300,34 @@ async fn services_hear_the_servers_words_in_english() {
                    where r.rolname in ('board3_audit_app', 'board3_audit_worker') and 'lc_messages=C' = any (s.setconfig)";
     assert_eq!(admin.query_one(english, &[]).await.unwrap().get::<_, i64>(0), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_is_prepared_once_and_one_that_is_too_long_each_time() {
+    use diesel::{QueryableByName, sql_query, sql_types::BigInt};
+    use diesel_async::RunQueryDsl;
+
+    #[derive(QueryableByName)]
+    struct Answer {
+        #[diesel(sql_type = BigInt)]
+        n: i64,
+    }
+    let served = testkit::serve::serve(COUNTED).await;
+    drop(std::panic::take_hook());
+    let kit = &served.running.kit;
+    let written = "select $1::bigint + 1 as n";
+    let long = format!("{written} -- {}", "-".repeat(2048));
+    let scope = kit.scope();
+    let seen = kit.worker.read(&scope, async |tx| {
+        for n in 0..3 {
+            for text in [written, &long] {
+                let answer: Answer = sql_query(text).bind::<BigInt, _>(n).get_result(tx).await?;
+                assert_eq!(answer.n, n + 1);
+            }
+        }
+        let prepared =
+            "select count(*) as n from pg_prepared_statements where statement like 'select $1::bigint + 1 as n%'";
+        let answer: Answer = sql_query(prepared).get_result(tx).await?;
+        Ok(answer.n)
+    });
+    assert_eq!(seen.await.unwrap(), 1);
+}

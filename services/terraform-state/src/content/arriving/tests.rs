@@ -28,7 +28,15 @@ fn state(bytes: usize) -> Vec<u8> {
 #[tokio::test]
 async fn every_length_comes_back_byte_by_byte_and_each_chunk_opens_in_its_place_alone() {
     let ring = KeyRing::ephemeral();
-    for bytes in [0, 1000, CHUNK - 200, CHUNK + 1, CHUNK * 4 / 3, 3 * CHUNK] {
+    for bytes in [
+        0,
+        1000,
+        CHUNK - 200,
+        CHUNK + 1,
+        CHUNK * 4 / 3,
+        3 * CHUNK,
+        MOST_WHOLE + CHUNK,
+    ] {
         let place = place();
         let sent = state(bytes);
         let mut arriving = Arriving::new(&ring, place, u64::MAX, &Memory::new());

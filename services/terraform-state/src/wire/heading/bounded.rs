@@ -4,6 +4,8 @@
 
 use std::io::{self, ErrorKind, Read};
 
+use memchr::memchr2;
+
 /// The most bytes of a key, or of a text that is looked at.
 const MOST_TEXT_BYTES: usize = 64 << 10;
 /// The most that lists and objects lie in one another.
@@ -46,6 +48,35 @@ struct Text {
     bounded: bool,
 }
 
+impl Text {
+    /// How many of the next bytes are before its end; none if it becomes too long.
+    fn take(&mut self, bytes: &[u8], key: &mut Vec<u8>) -> Option<usize> {
+        let mut passed = usize::from(std::mem::take(&mut self.escaped));
+        loop {
+            let Some(plain) = memchr2(b'"', b'\\', &bytes[passed..]) else {
+                passed = bytes.len();
+                break;
+            };
+            passed += plain;
+            if bytes[passed] == b'"' {
+                break;
+            }
+            if passed + 1 == bytes.len() {
+                self.escaped = true;
+                passed += 1;
+                break;
+            }
+            passed += 2;
+        }
+        self.length += passed;
+        if self.key {
+            let kept = passed.min(MOST_KEPT_OF_A_KEY - key.len());
+            key.extend_from_slice(&bytes[..kept]);
+        }
+        (!self.bounded || self.length <= MOST_TEXT_BYTES).then_some(passed)
+    }
+}
+
 impl<R> Bounded<R> {
     pub(super) fn new(inner: R) -> Self {
         Bounded {
@@ -58,46 +89,30 @@ impl<R> Bounded<R> {
 impl Bounds {
     /// Whether all is well with the next bytes.
     pub(super) fn take(&mut self, mut bytes: &[u8]) -> bool {
-        while let Some((byte, rest)) = bytes.split_first() {
-            if let Some(text) = &mut self.text
-                && !text.key
-                && !text.escaped
-                && !matches!(byte, b'"' | b'\\')
-            {
-                // Most of a state is texts, and nothing in one is looked at before its end.
-                let ends = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\'));
-                let plain = ends.unwrap_or(bytes.len());
-                text.length += plain;
-                if text.bounded && text.length > MOST_TEXT_BYTES {
-                    return false;
-                }
-                bytes = &bytes[plain..];
-            } else if self.takes(*byte) {
-                bytes = rest;
-            } else {
+        while !bytes.is_empty() {
+            // Most of a state is texts and blanks: of those, only how long they are is looked at.
+            let passed = match &mut self.text {
+                Some(text) => match text.take(bytes, &mut self.key) {
+                    Some(passed) => passed,
+                    None => return false,
+                },
+                None => bytes.iter().take_while(|byte| matches!(byte, b' ' | b'\n')).count(),
+            };
+            let Some((byte, rest)) = bytes[passed..].split_first() else {
+                return true;
+            };
+            if self.text.is_some() {
+                self.text = None;
+            } else if !self.takes(*byte) {
                 return false;
             }
+            bytes = rest;
         }
         true
     }
 
-    /// Whether all is well with the next byte.
+    /// Whether all is well with the next byte, outside of any text.
     fn takes(&mut self, byte: u8) -> bool {
-        if let Some(text) = &mut self.text {
-            if text.escaped {
-                text.escaped = false;
-            } else if byte == b'"' {
-                self.text = None;
-                return true;
-            } else {
-                text.escaped = byte == b'\\';
-            }
-            text.length += 1;
-            if text.key && text.length <= MOST_KEPT_OF_A_KEY {
-                self.key.push(byte);
-            }
-            return !text.bounded || text.length <= MOST_TEXT_BYTES;
-        }
         match byte {
             b'"' => {
                 let key = self.key_next && self.open.last() == Some(&b'{');

@@ -146,6 +146,7 @@ impl Raw {
         client
             .batch_execute(&named(STATES).replace("LAST", &last).replace("BLOB", &blob))
             .await?;
+        client.batch_execute("analyze").await?;
         drop(client);
         connection.await??;
         let write = |name: &str, parts: &[&str]| -> Result<_> {
