@@ -1,6 +1,7 @@
 //! Contents: packed, then sealed in chunks of which none opens but in its place, and none can be left out at the end.
 //!
-//! What arrives is sealed as it comes and never stands unsealed on a disk; what is answered was opened to its end before.
+//! What arrives never stands unsealed on a disk: up to 16 MiB are held until they are whole, and what is longer is sealed as it
+//! comes. What is answered was opened to its end before.
 
 mod arriving;
 pub(crate) mod pack;

@@ -281,7 +281,7 @@ impl TerraformHttp {
         Ok(empty())
     }
 
-    /// A content that is longer than a chunk: it is sealed as it comes, to the state that there is, or to one that is made then.
+    /// A content that is longer than a chunk: it is sealed to the state that there is, or to one that is made then.
     async fn long(
         &self,
         scope: &OrgScope,

@@ -4,7 +4,7 @@ use futures_util::TryStreamExt;
 use kit::{Error, Reason, Result, Violations, auth::scope::OrgScope, crypto::KeyRing, db::Tx, failpoint, ids::OrgId};
 use secrecy::{ExposeSecret, SecretSlice};
 use serde_json::Value;
-use tokio::task::spawn_blocking;
+use tokio::{task::spawn_blocking, try_join};
 use uuid::Uuid;
 
 use crate::{
@@ -220,10 +220,8 @@ impl Backend {
 
     /// As [`Backend::whole`], of two.
     pub(crate) async fn pair(&self, before: Reading, after: Reading) -> Result<Pair> {
-        Ok(Pair {
-            before: self.whole(before).await?,
-            after: self.whole(after).await?,
-        })
+        let (before, after) = try_join!(self.whole(before), self.whole(after))?;
+        Ok(Pair { before, after })
     }
 
     /// The content of an earlier version, sealed as the state's next one: under a serial that the state never had, or as

@@ -1,4 +1,4 @@
-//! A content as it arrives: packed and sealed as it comes, so that it never stands unsealed on a disk.
+//! A content as it arrives: held until it is whole, or packed and sealed as it comes; it never stands unsealed on a disk.
 
 use std::{
     io::{self, Read, Seek, SeekFrom, Write},
@@ -9,6 +9,7 @@ use kit::{Error, Result, crypto::KeyRing};
 use md5::{Digest, Md5};
 use secrecy::{ExposeSecret, SecretSlice};
 use tempfile::SpooledTempFile;
+use tokio::try_join;
 use uuid::Uuid;
 use zstd::stream::write::Encoder;
 
@@ -284,7 +285,7 @@ impl Arriving {
             packing.write_all(to_pack.expose_secret())?;
             sealed(packing)
         });
-        let (known, sealed) = tokio::try_join!(known, sealed)?;
+        let (known, sealed) = try_join!(known, sealed)?;
         let known = known?;
         Ok((sealed.map_err(Error::internal)?, known))
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use futures_util::future::join_all;
 use kit::{
     Result, failpoint,
     redis::Redis,
@@ -126,6 +127,31 @@ async fn without_the_look_at_changes_what_a_stalled_reader_stores_is_shown() {
     let _without = failpoint::switch_off("view_changes.test.unlooked");
     let world = World::open("test.unlooked").await;
     assert_eq!(world.read_after_a_stalled_reader().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_reads_at_once_each_is_answered_its_own() {
+    let server = own_redis().await;
+    let redis = Redis::connect(&server.url(), "board3.a").unwrap();
+    let views = Views::new(redis, "test.many");
+    let read = async |user: u8, row: u8| {
+        let load = || async move {
+            Ok(Some(View {
+                value: row,
+                body: vec![row],
+                shows: vec![format!("row.{user}"), "row.of.all".to_owned()],
+            }))
+        };
+        *views.get_or_load(&user.to_string(), open, load).await.unwrap().unwrap()
+    };
+    for user in 0..50 {
+        assert_eq!(read(user, user).await, user);
+    }
+    // What is kept is answered, whatever the rows say by now.
+    let users = (0..1_000_u32).map(|n| u8::try_from(n % 50).unwrap());
+    let answers = join_all(users.clone().map(|user| read(user, 255))).await;
+    assert!(answers.into_iter().eq(users));
+    assert_eq!(views.stats().hits.load(Ordering::SeqCst), 1_000);
 }
 
 #[tokio::test]
