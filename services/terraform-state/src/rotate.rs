@@ -1,9 +1,10 @@
-//! Rotations: data keys sealed by the primary key, some hundred versions in a transaction, each of which ends with where it stands.
+//! Rotations: data keys and drift's values sealed by the primary key, some hundred in a transaction, each of which ends with where it
+//! stands.
 
 use std::time::Duration;
 
 use kit::{
-    Result,
+    Error, Result,
     db::Tx,
     failpoint,
     ids::{OrgId, Principal},
@@ -14,7 +15,12 @@ use crate::{
     backend::Backend,
     compact::renew,
     content::{Place, seal::DataKey},
-    model::{StateId, key::Rotation, version::Version},
+    model::{
+        StateId,
+        drift::DriftLogId,
+        key::{Rotation, Stage},
+        version::Version,
+    },
     store::{self, key::Running},
 };
 
@@ -22,7 +28,7 @@ use crate::{
 const EVERY: Duration = Duration::from_millis(500);
 /// The longest between two looks while the database does not answer.
 const LONGEST: Duration = Duration::from_secs(15);
-/// How many versions are sealed in one transaction.
+/// How many rows are sealed in one transaction.
 const BATCH: i64 = 250;
 
 /// Rotates keys where it was asked for, for as long as the service runs.
@@ -80,23 +86,17 @@ async fn batch(backend: &Backend, running: Running) -> Result<bool> {
                 return Ok(false);
             };
             if target.0 != rotation.after_org {
-                (rotation.after_org, rotation.after_state, rotation.after_number) = (target.0, StateId(Uuid::nil()), 0);
+                rotation.enter(target.0);
             }
             tx.enter(target, me).await?;
-            let after = (rotation.after_state, rotation.after_number);
-            let versions = store::key::list_otherwise(tx, key, after, BATCH).await?;
             let mut finished = false;
-            if versions.is_empty() {
-                // What is left of this organization has failed; the next one follows, if there is another.
+            // What is left of a stage has failed, and so has what is left of an organization after the last one.
+            if !seal(backend, tx, &mut rotation).await? && !rotation.advance() {
                 if running.org() == OrgId::PLATFORM {
-                    rotation.after_org = Uuid::from_u128(target.0.as_u128().saturating_add(1));
-                    (rotation.after_state, rotation.after_number) = (StateId(Uuid::nil()), 0);
+                    rotation.enter(Uuid::from_u128(target.0.as_u128().saturating_add(1)));
                 } else {
                     finished = true;
                 }
-            }
-            for (state, version) in versions {
-                rotate(backend, tx, &mut rotation, state, &version).await?;
             }
             failpoint::hit_in("terraform_state.rotation_sealed", &running.org().to_string()).await?;
             tx.enter(running.org(), me).await?;
@@ -104,6 +104,60 @@ async fn batch(backend: &Backend, running: Running) -> Result<bool> {
             Ok(!finished)
         })
         .await
+}
+
+/// Seals the next rows of the stage that a rotation is at; false where there are none.
+async fn seal(backend: &Backend, tx: &mut Tx, rotation: &mut Rotation) -> Result<bool> {
+    let (key, ring, org) = (backend.ring.current_id(), &backend.ring, tx.org());
+    match rotation.stage {
+        Stage::Versions => {
+            let after = (rotation.after_state, rotation.after_number);
+            let versions = store::key::list_otherwise(tx, key, after, BATCH).await?;
+            for (state, version) in &versions {
+                rotate(backend, tx, rotation, *state, version).await?;
+            }
+            Ok(!versions.is_empty())
+        }
+        Stage::DriftLogs => {
+            let after = DriftLogId(rotation.after_state.0);
+            let logs = store::key::list_logs_otherwise(tx, key, after, BATCH).await?;
+            for log in &logs {
+                rotation.after_state = StateId(log.id.0);
+                let values = i64::from(log.before.is_some()) + i64::from(log.after.is_some());
+                let sealed = log.resealed(ring, org);
+                if let Some([before, after]) = counted(rotation, values, sealed) {
+                    store::key::update_log(tx, log, before, after).await?;
+                }
+            }
+            Ok(!logs.is_empty())
+        }
+        Stage::DriftViews => {
+            let place = i32::try_from(rotation.after_number).map_err(Error::internal)?;
+            let rows = store::key::list_views_otherwise(tx, key, (rotation.after_state, place), BATCH).await?;
+            for row in &rows {
+                (rotation.after_state, rotation.after_number) = (row.state_id, i64::from(row.place));
+                if let Some(sealed) = counted(rotation, 1, row.resealed(ring)) {
+                    store::key::update_view(tx, row, sealed).await?;
+                }
+            }
+            Ok(!rows.is_empty())
+        }
+    }
+}
+
+/// What values of drift are to be from now on; where they do not open, they keep their key.
+fn counted<T>(rotation: &mut Rotation, values: i64, sealed: Result<T>) -> Option<T> {
+    match sealed {
+        Ok(sealed) => {
+            rotation.done_values += values;
+            Some(sealed)
+        }
+        Err(error) => {
+            tracing::warn!(?error, "a value of drift keeps its key");
+            rotation.failed_values += values;
+            None
+        }
+    }
 }
 
 async fn rotate(
@@ -154,7 +208,7 @@ pub(crate) fn total(backend: &Backend, counts: &[store::key::Sealed]) -> i64 {
     otherwise.map(|sealed| sealed.versions).sum()
 }
 
-/// How many versions each key seals, of the organization or of all of them for the platform's.
+/// How much each key seals, of the organization or of all of them for the platform's.
 ///
 /// # Errors
 /// As the database's.

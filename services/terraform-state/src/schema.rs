@@ -35,6 +35,10 @@ pub mod sql_types {
     pub struct DriftCauseEnum;
 
     #[derive(Clone, QueryId, SqlType)]
+    #[diesel(postgres_type(name = "rotation_stage", schema = "terraform_state"))]
+    pub struct RotationStageEnum;
+
+    #[derive(Clone, QueryId, SqlType)]
     #[diesel(postgres_type(name = "drift_run_outcome", schema = "terraform_state"))]
     pub struct DriftRunOutcomeEnum;
 }
@@ -216,6 +220,9 @@ diesel::table! {
 }
 
 diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::*;
+
     key_rotations (org_id, id) {
         org_id -> Uuid,
         id -> Uuid,
@@ -228,6 +235,9 @@ diesel::table! {
         after_number -> Int8,
         started_at -> Timestamptz,
         finished_at -> Nullable<Timestamptz>,
+        stage -> RotationStageEnum,
+        done_values -> Int8,
+        failed_values -> Int8,
     }
 }
 
@@ -263,6 +273,8 @@ diesel::table! {
         times_seen -> Int4,
         opened_at -> Timestamptz,
         resolved_at -> Nullable<Timestamptz>,
+        before_key_id -> Nullable<Bytea>,
+        after_key_id -> Nullable<Bytea>,
     }
 }
 
@@ -346,6 +358,7 @@ diesel::table! {
         cause -> DriftCauseEnum,
         sealed -> Nullable<Bytea>,
         masked -> Bool,
+        key_id -> Nullable<Bytea>,
     }
 }
 

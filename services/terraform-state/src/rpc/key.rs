@@ -42,25 +42,33 @@ impl KeyService for Keys {
             Ok((counts, store::key::find_last(tx).await?))
         });
         let (counts, rotation) = read.await?;
-        let counts: BTreeMap<String, i64> = counts
+        let counts: BTreeMap<String, (i64, i64)> = counts
             .into_iter()
-            .map(|sealed| (sealed.key_id.map(hex::encode).unwrap_or_default(), sealed.versions))
+            .map(|sealed| {
+                let id = sealed.key_id.map(hex::encode).unwrap_or_default();
+                (id, (sealed.versions, sealed.drift_values))
+            })
             .collect();
         let ring: Vec<String> = self.backend.ring.ids().map(|id| id.to_string()).collect();
-        let of_ring = ring.iter().enumerate().map(|(at, id)| Key {
-            id: id.clone(),
-            primary: at == 0,
-            held: true,
-            versions: counts.get(id).copied().unwrap_or(0),
+        let of_ring = ring.iter().enumerate().map(|(at, id)| {
+            let (versions, drift_values) = counts.get(id).copied().unwrap_or_default();
+            Key {
+                id: id.clone(),
+                primary: at == 0,
+                held: true,
+                versions,
+                drift_values,
+            }
         });
         let others = counts
             .iter()
             .filter(|(id, _)| !ring.contains(id))
-            .map(|(id, versions)| Key {
+            .map(|(id, (versions, drift_values))| Key {
                 id: id.clone(),
                 primary: false,
                 held: false,
                 versions: *versions,
+                drift_values: *drift_values,
             });
         Ok(Response::new(GetKeyStatusResponse {
             keys: of_ring.chain(others).collect(),

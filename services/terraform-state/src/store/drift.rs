@@ -93,6 +93,22 @@ pub(crate) async fn list_known(tx: &mut Tx, state: StateId, prints: &[Vec<u8>]) 
         .await?)
 }
 
+/// Writes the fingerprints that these have from now on.
+pub(crate) async fn update_prints(tx: &mut Tx, renewed: &[(DriftLogId, [u8; 32])]) -> Result<()> {
+    for renewed in renewed.chunks(ROWS_AT_ONCE) {
+        sql_query(
+            "update drift_logs set fingerprint = renewed.fingerprint from unnest($2, $3) as renewed (id, fingerprint) \
+             where drift_logs.org_id = $1 and drift_logs.id = renewed.id",
+        )
+        .bind::<SqlUuid, _>(tx.org())
+        .bind::<Array<SqlUuid>, _>(column(renewed, |(id, _)| *id))
+        .bind::<Array<Bytea>, _>(column(renewed, |(_, print)| print.as_slice()))
+        .execute(tx)
+        .await?;
+    }
+    Ok(())
+}
+
 /// Says that a check has seen these.
 pub(crate) async fn update_seen(tx: &mut Tx, ids: &[DriftLogId], check: CheckId) -> Result<()> {
     let org = tx.org();

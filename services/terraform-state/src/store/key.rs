@@ -12,38 +12,48 @@ use uuid::Uuid;
 use crate::{
     model::{
         StateId,
+        drift::{
+            DriftLogId,
+            check::{SealedLog, ViewRow},
+        },
         key::{Rotation, RotationId},
         version::Version,
     },
-    schema::{clock_timestamp, key_rotations, state_versions},
+    schema::{clock_timestamp, drift_logs, drift_views, key_rotations, state_versions},
 };
 
-/// So many versions are sealed by a key; by none where there is none.
+/// So many versions and values of drift are sealed by a key; by none where there is none.
 #[derive(Clone, Debug, QueryableByName)]
 pub(crate) struct Sealed {
     #[diesel(sql_type = Nullable<Bytea>)]
     pub(crate) key_id: Option<Vec<u8>>,
     #[diesel(sql_type = BigInt)]
     pub(crate) versions: i64,
+    #[diesel(sql_type = BigInt)]
+    pub(crate) drift_values: i64,
 }
 
-/// How many versions of the organization each key seals.
+/// How much of the organization each key seals.
 pub(crate) async fn count(tx: &mut Tx) -> Result<Vec<Sealed>> {
-    let rows: Vec<(Option<Vec<u8>>, i64)> = state_versions::table
-        .filter(state_versions::org_id.eq(tx.org()))
-        .group_by(state_versions::key_id)
-        .select((state_versions::key_id, diesel::dsl::count_star()))
+    let counted = "select key_id, count(*) filter (where version) as versions, count(*) filter (where not version) as drift_values
+         from (
+           select key_id, true as version from state_versions where org_id = $1
+           union all
+           select before_key_id, false from drift_logs where org_id = $1 and before is not null
+           union all
+           select after_key_id, false from drift_logs where org_id = $1 and after is not null
+           union all
+           select key_id, false from drift_views where org_id = $1 and sealed is not null
+         ) sealed group by key_id";
+    Ok(sql_query(counted)
+        .bind::<diesel::sql_types::Uuid, _>(tx.org())
         .load(tx)
-        .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(key_id, versions)| Sealed { key_id, versions })
-        .collect())
+        .await?)
 }
 
-/// How many versions of all organizations each key seals. For the worker role.
+/// How much of all organizations each key seals. For the worker role.
 pub(crate) async fn count_all(tx: &mut Tx) -> Result<Vec<Sealed>> {
-    Ok(sql_query("select key_id, versions from versions_by_key()")
+    Ok(sql_query("select key_id, versions, drift_values from sealed_by_key()")
         .load(tx)
         .await?)
 }
@@ -152,6 +162,9 @@ pub(crate) async fn update(tx: &mut Tx, rotation: &Rotation, finished: bool) -> 
             key_rotations::after_org.eq(rotation.after_org),
             key_rotations::after_state.eq(rotation.after_state),
             key_rotations::after_number.eq(rotation.after_number),
+            key_rotations::stage.eq(rotation.stage),
+            key_rotations::done_values.eq(rotation.done_values),
+            key_rotations::failed_values.eq(rotation.failed_values),
         ))
         .execute(tx)
         .await?;
@@ -170,7 +183,7 @@ struct Next {
     org_id: Option<Uuid>,
 }
 
-/// The first organization from this one on that has a version sealed otherwise than by this key. For the worker role.
+/// The first organization from this one on that has something sealed otherwise than by this key. For the worker role.
 pub(crate) async fn next_org(tx: &mut Tx, key: KeyId, from: Uuid) -> Result<Option<OrgId>> {
     let next: Next = sql_query("select next_sealed_otherwise($1, $2) as org_id")
         .bind::<Bytea, _>(bytes(key))
@@ -207,6 +220,73 @@ pub(crate) async fn update_key(tx: &mut Tx, state: StateId, version: &Version, s
     diesel::update(state_versions::table.find((tx.org(), state, version.number)))
         .filter(state_versions::data_key.eq(version.data_key.as_deref()))
         .set(state_versions::data_key.eq(sealed))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// The organization's drift logs after this one with a value that is sealed otherwise than by this key.
+pub(crate) async fn list_logs_otherwise(
+    tx: &mut Tx,
+    key: KeyId,
+    after: DriftLogId,
+    most: i64,
+) -> Result<Vec<SealedLog>> {
+    let key = bytes(key);
+    Ok(drift_logs::table
+        .filter(drift_logs::org_id.eq(tx.org()))
+        .filter(drift_logs::id.gt(after))
+        .filter((drift_logs::before_key_id.ne(key.clone())).or(drift_logs::after_key_id.ne(key)))
+        .select(SealedLog::as_select())
+        .order(drift_logs::id.asc())
+        .limit(most)
+        .load(tx)
+        .await?)
+}
+
+/// Writes a drift log's values as they are sealed now, unless somebody did since they were read.
+pub(crate) async fn update_log(
+    tx: &mut Tx,
+    log: &SealedLog,
+    before: Option<Vec<u8>>,
+    after: Option<Vec<u8>>,
+) -> Result<()> {
+    diesel::update(drift_logs::table.find((tx.org(), log.id)))
+        .filter(drift_logs::before.is_not_distinct_from(log.before.as_deref()))
+        .filter(drift_logs::after.is_not_distinct_from(log.after.as_deref()))
+        .set((drift_logs::before.eq(before), drift_logs::after.eq(after)))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// The rows of the organization's views after this one that are sealed otherwise than by this key.
+pub(crate) async fn list_views_otherwise(
+    tx: &mut Tx,
+    key: KeyId,
+    (state, place): (StateId, i32),
+    most: i64,
+) -> Result<Vec<ViewRow>> {
+    let after = drift_views::state_id
+        .gt(state)
+        .or(drift_views::state_id.eq(state).and(drift_views::place.gt(place)));
+    Ok(drift_views::table
+        .filter(drift_views::org_id.eq(tx.org()))
+        .filter(drift_views::state_id.ge(state))
+        .filter(after)
+        .filter(drift_views::key_id.ne(bytes(key)))
+        .select(ViewRow::as_select())
+        .order((drift_views::state_id.asc(), drift_views::place.asc()))
+        .limit(most)
+        .load(tx)
+        .await?)
+}
+
+/// Writes a row of a view as it is sealed now, unless another view took its place since it was read.
+pub(crate) async fn update_view(tx: &mut Tx, row: &ViewRow, sealed: Vec<u8>) -> Result<()> {
+    diesel::update(drift_views::table.find((tx.org(), row.state_id, row.place)))
+        .filter(drift_views::sealed.eq(row.sealed.as_deref()))
+        .set(drift_views::sealed.eq(Some(sealed)))
         .execute(tx)
         .await?;
     Ok(())

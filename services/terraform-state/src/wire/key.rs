@@ -15,6 +15,8 @@ impl From<Rotation> for v1::KeyRotation {
             failed_versions: rotation.failed,
             started_at: Some(timestamp(rotation.started_at)),
             finished_at: rotation.finished_at.map(timestamp),
+            done_drift_values: rotation.done_values,
+            failed_drift_values: rotation.failed_values,
         }
     }
 }

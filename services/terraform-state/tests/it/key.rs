@@ -21,7 +21,7 @@ pub(crate) fn changed() -> [(&'static str, String); 2] {
     ]
 }
 
-async fn rotate(keys: &mut KeyServiceClient<Caller>) -> Result<Vec<KeyRotation>, Status> {
+pub(crate) async fn rotate(keys: &mut KeyServiceClient<Caller>) -> Result<Vec<KeyRotation>, Status> {
     let mut stream = keys.rotate_keys(RotateKeysRequest::default()).await?.into_inner();
     let mut told = Vec::new();
     while let Some(answer) = stream.message().await? {

@@ -56,17 +56,7 @@ impl World {
 
     /// Another server on the same database, with another environment.
     pub(crate) async fn replica(&self, env: &[(&str, &str)]) -> kit::service::Running {
-        let mut variables = self.served.env.clone();
-        variables.retain(|(name, _)| !env.iter().any(|(other, _)| other == name));
-        variables.extend(
-            env.iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-        );
-        let running = kit::service::start(terraform_state::SERVICE, kit::config::Env::of(variables))
-            .await
-            .unwrap();
-        drop(std::panic::take_hook());
-        running
+        replica(&self.served, env).await
     }
 
     /// A new user's access token.
@@ -377,4 +367,19 @@ impl Grpc {
         }
         Ok(content)
     }
+}
+
+/// Another server on the same database as this one, with another environment.
+pub(crate) async fn replica(served: &Served, env: &[(&str, &str)]) -> kit::service::Running {
+    let mut variables = served.env.clone();
+    variables.retain(|(name, _)| !env.iter().any(|(other, _)| other == name));
+    variables.extend(
+        env.iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+    );
+    let running = kit::service::start(terraform_state::SERVICE, kit::config::Env::of(variables))
+        .await
+        .unwrap();
+    drop(std::panic::take_hook());
+    running
 }

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     model::{StateId, masking::Values},
-    schema::{drift_checks, drift_views},
+    schema::{drift_checks, drift_logs, drift_views},
 };
 
 /// What a check found, ready to be written.
@@ -181,7 +181,51 @@ pub(crate) struct ViewRow {
     pub(crate) masked: bool,
 }
 
+/// The values of a drift log, sealed.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = drift_logs, check_for_backend(Pg))]
+pub(crate) struct SealedLog {
+    pub(crate) id: DriftLogId,
+    pub(crate) state_id: StateId,
+    pub(crate) before: Option<Vec<u8>>,
+    pub(crate) after: Option<Vec<u8>>,
+}
+
+impl SealedLog {
+    /// Both values, sealed by the ring's current key.
+    ///
+    /// # Errors
+    /// As [`ViewRow::values`].
+    pub(crate) fn resealed(&self, ring: &KeyRing, org: OrgId) -> Result<[Option<Vec<u8>>; 2]> {
+        let side = |sealed: &Option<Vec<u8>>, side: Side| {
+            let place = place(org, self.state_id, self.id, side);
+            let failed = |error| unopened("drift_log", self.id.to_string(), error);
+            let sealed = sealed.as_deref();
+            sealed
+                .map(|sealed| resealed(ring, sealed, &place).map_err(failed))
+                .transpose()
+        };
+        Ok([side(&self.before, Side::Before)?, side(&self.after, Side::After)?])
+    }
+}
+
+/// A value, sealed by the ring's current key. What does not open was damaged, and is not to look as if it were not.
+fn resealed(ring: &KeyRing, sealed: &[u8], place: &[u8]) -> std::result::Result<Vec<u8>, OpenError> {
+    ring.open(sealed, place)?;
+    ring.rewrap(sealed, place)
+}
+
 impl ViewRow {
+    /// The values, sealed by the ring's current key.
+    ///
+    /// # Errors
+    /// As [`ViewRow::values`].
+    pub(crate) fn resealed(&self, ring: &KeyRing) -> Result<Vec<u8>> {
+        let place = viewed(self.org_id, self.state_id, self.check_id, self.place);
+        let sealed = self.sealed.as_deref().unwrap_or_default();
+        resealed(ring, sealed, &place).map_err(|error| unopened("three_way_row", self.place.to_string(), error))
+    }
+
     /// The values in the design, in the state and in reality.
     ///
     /// # Errors

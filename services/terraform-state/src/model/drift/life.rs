@@ -52,6 +52,8 @@ pub(crate) struct Outcome {
     /// Of each finding, in their order.
     pub(crate) seen: Vec<Seen>,
     pub(crate) moves: Vec<Move>,
+    /// Known drift logs whose fingerprint is by a retired key, and what it is by the primary one.
+    pub(crate) renewed: Vec<(DriftLogId, [u8; 32])>,
     /// Known drift logs that are as bad as this now.
     pub(crate) severities: Vec<(DriftLogId, Severity)>,
     pub(crate) resolved: usize,
@@ -72,6 +74,11 @@ pub(crate) fn decide(known: &[Known], findings: &[Finding], rules: &[Rule]) -> O
             (Some(status @ (DriftStatus::Open | DriftStatus::Acknowledged | DriftStatus::Reopened)), false) => status,
         };
         if let Some(log) = log {
+            if let Some(print) = finding.prints.first()
+                && log.fingerprint != *print
+            {
+                outcome.renewed.push((log.id, *print));
+            }
             if log.status != status {
                 outcome.moves.push(Move {
                     id: log.id,

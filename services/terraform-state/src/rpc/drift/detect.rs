@@ -157,6 +157,7 @@ async fn write(
     if !seen.is_empty() {
         store::drift::update_seen(tx, &seen, check.id).await?;
     }
+    store::drift::update_prints(tx, &outcome.renewed).await?;
     store::drift::update_moves(tx, &outcome.moves).await?;
     judged(tx, &outcome).await?;
     let opened = new.iter().map(|log| (log.id, None, log.status));

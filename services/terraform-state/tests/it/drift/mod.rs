@@ -7,6 +7,7 @@ mod life;
 mod listed;
 mod observed;
 mod provider;
+mod rotated;
 mod rule;
 mod terraform;
 mod view;

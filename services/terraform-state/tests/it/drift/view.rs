@@ -2,7 +2,7 @@
 
 use super::*;
 
-const NORMAL: &str = include_str!("../../plans/normal.json");
+pub(super) const NORMAL: &str = include_str!("../../plans/normal.json");
 
 #[tokio::test]
 async fn a_normal_plan_shows_what_design_state_and_reality_say() {

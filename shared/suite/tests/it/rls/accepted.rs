@@ -17,6 +17,8 @@ pub(crate) const WORKER_TABLES: &[&str] = &[
     "terraform_state.compactions",
     "terraform_state.executions",
     "terraform_state.key_rotations",
+    "terraform_state.drift_logs",
+    "terraform_state.drift_views",
     // What is due is asked of pipelines, which tells what became of it.
     "terraform_state.drift_schedules",
     "terraform_state.drift_runs",
@@ -306,7 +308,7 @@ pub(crate) const DEFINERS: &[&str] = &[
     "terraform_state.due_drift_schedules",
     "terraform_state.running_rotations",
     "terraform_state.next_sealed_otherwise",
-    "terraform_state.versions_by_key",
+    "terraform_state.sealed_by_key",
 ];
 
 /// What an app role may do with a table that is no tenant table; nothing where it is not listed.
