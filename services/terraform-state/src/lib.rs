@@ -65,7 +65,11 @@ fn configure(env: &mut Env) -> Option<Build> {
             .ok()
     });
     let listener = env.listen("BOARD3_TERRAFORM_LISTEN", "127.0.0.1:8080");
-    let tls = env.tls("BOARD3_TERRAFORM_TLS_CERTIFICATE", "BOARD3_TERRAFORM_TLS_KEY");
+    let tls = env.tls(
+        "BOARD3_TERRAFORM_TLS_CERTIFICATE",
+        "BOARD3_TERRAFORM_TLS_KEY",
+        "BOARD3_TERRAFORM_TLS_CLIENT_CA",
+    );
     let limit = env.number("BOARD3_STATE_LIMIT_BYTES", MOST_STATE_BYTES, 1..=(1 << 31));
     let quota = env.number("BOARD3_STATE_QUOTA_BYTES", 0, 0..=(1 << 50));
     let compact_after = env.number("BOARD3_STATE_COMPACT_AFTER_SECONDS", 30, 0..=86_400);

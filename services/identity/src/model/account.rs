@@ -103,6 +103,20 @@ impl Name {
     }
 }
 
+/// The platform's own words, of which whoever guesses passwords here makes the first ones.
+const PLATFORM_WORDS: [&str; 8] = [
+    "board3",
+    "board",
+    "terraform",
+    "opentofu",
+    "infrastructure",
+    "architecture",
+    "pipeline",
+    "platform",
+];
+/// So many characters a password must have beside them, if it has any of them.
+const BESIDE_PLATFORM_WORDS: usize = 6;
+
 /// A password as it was typed: never trimmed, never cut.
 #[derive(Debug)]
 pub(crate) struct Password(SecretString);
@@ -115,7 +129,7 @@ impl Password {
         Some(Password(text.into()))
     }
 
-    /// A password to sign up with: long enough, on no list, and not the account's own name.
+    /// A password to sign up with: long enough, on no list, more than the platform's words, and not the account's own name.
     pub(crate) fn choose(field: &str, text: String, own: &[Option<&str>], violations: &mut Violations) -> Option<Self> {
         static COMMON: LazyLock<HashSet<&str>> =
             LazyLock::new(|| include_str!("../common_passwords.txt").lines().collect());
@@ -126,6 +140,14 @@ impl Password {
             !COMMON.contains(folded.as_str()),
             field,
             "is among the most common passwords",
+        );
+        let beside = PLATFORM_WORDS
+            .iter()
+            .fold(folded.clone(), |rest, word| rest.replace(word, ""));
+        violations.check(
+            beside == folded || beside.chars().count() >= BESIDE_PLATFORM_WORDS,
+            field,
+            "says little beside the platform's own words",
         );
         let named = own.iter().flatten().any(|name| folded == *name);
         violations.check(!named, field, "must not be the account's own name");
@@ -231,20 +253,43 @@ mod tests {
         }
     }
 
+    fn refused(password: &str) -> bool {
+        let mut violations = Violations::new();
+        let own = [Some("ada@example.com"), Some("ada-the-first")];
+        Password::choose("password", password.to_owned(), &own, &mut violations);
+        !violations.is_empty()
+    }
+
+    #[test]
+    fn the_platforms_own_words_are_no_password() {
+        for wrong in [
+            "board3board3",
+            "Terraform2024!",
+            "board3-terraform",
+            "TERRAFORM",
+            "ｔｅｒｒａｆｏｒｍ１２３",
+        ] {
+            assert!(refused(wrong), "{wrong}");
+        }
+        for right in ["keyboard and a cup", "terraform some mars"] {
+            assert!(!refused(right), "{right}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_the_accounts_own_name() {
+        assert!(refused("Ada@Example.com") && refused("Ada-The-First"));
+        assert!(!refused("ada@example.com, and more"));
+    }
+
     #[test]
     fn passwords_are_counted_in_code_points_and_common_ones_are_refused() {
-        let refused = |text: &str| {
-            let mut violations = Violations::new();
-            Password::choose("password", text.to_owned(), &[Some("ada@example.com")], &mut violations);
-            !violations.is_empty()
-        };
         for wrong in [
             "",
             "short",
             "password123",
             "PassWord123",
             "ｐａｓｓｗｏｒｄ１２３",
-            "Ada@Example.com",
             &"x".repeat(257),
         ] {
             assert!(refused(wrong), "{wrong}");

@@ -19,7 +19,10 @@ use tokio::{
     process::Command,
 };
 
-use crate::world::{EVERYTHING, WORK, World, id, state};
+use crate::{
+    certificate::Certificate,
+    world::{EVERYTHING, WORK, World, id, state},
+};
 
 pub(crate) fn terraform() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -38,8 +41,8 @@ pub(crate) struct Checkout {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) address: String,
     pub(crate) password: String,
-    /// The certificate that the server is known by, where it speaks TLS.
-    pub(crate) ca: Option<String>,
+    /// What TLS needs: the certificate that the server is known by, and the checkout's own.
+    pub(crate) tls: Vec<(&'static str, String)>,
 }
 
 /// How a run ended, and all it said.
@@ -62,22 +65,40 @@ impl Ended {
 
 impl Checkout {
     pub(crate) async fn new(program: PathBuf, door: SocketAddr, name: &str, password: &str) -> Self {
-        Self::initialized(program, format!("http://{door}/v1/states/{name}"), password, None).await
+        Self::initialized(program, format!("http://{door}/v1/states/{name}"), password, Vec::new()).await
     }
 
     /// One that reaches a door over TLS, which this certificate vouches for.
     pub(crate) async fn over_tls(program: PathBuf, door: SocketAddr, name: &str, password: &str, ca: &str) -> Self {
         let address = format!("https://localhost:{}/v1/states/{name}", door.port());
-        Self::initialized(program, address, password, Some(ca.to_owned())).await
+        let tls = vec![("TF_HTTP_CLIENT_CA_CERTIFICATE_PEM", ca.to_owned())];
+        Self::initialized(program, address, password, tls).await
     }
 
-    async fn initialized(program: PathBuf, address: String, password: &str, ca: Option<String>) -> Self {
+    /// As [`Checkout::over_tls`], one that shows a certificate of its own.
+    pub(crate) async fn over_mutual_tls(
+        program: PathBuf,
+        (door, name): (SocketAddr, &str),
+        password: &str,
+        ca: &str,
+        own: &Certificate,
+    ) -> Self {
+        let address = format!("https://localhost:{}/v1/states/{name}", door.port());
+        let tls = vec![
+            ("TF_HTTP_CLIENT_CA_CERTIFICATE_PEM", ca.to_owned()),
+            ("TF_HTTP_CLIENT_CERTIFICATE_PEM", own.pem()),
+            ("TF_HTTP_CLIENT_PRIVATE_KEY_PEM", own.key_pem()),
+        ];
+        Self::initialized(program, address, password, tls).await
+    }
+
+    async fn initialized(program: PathBuf, address: String, password: &str, tls: Vec<(&'static str, String)>) -> Self {
         let checkout = Checkout {
             program,
             dir: tempfile::tempdir().unwrap(),
             address,
             password: password.to_owned(),
-            ca,
+            tls,
         };
         checkout.write("one", "");
         checkout.run(&["init", "-input=false"]).await.well();
@@ -121,7 +142,7 @@ impl Checkout {
             .env("TF_HTTP_USERNAME", "anyone")
             .env("TF_HTTP_PASSWORD", &self.password)
             .env("TF_HTTP_RETRY_WAIT_MIN", "0")
-            .envs(self.ca.iter().map(|ca| ("TF_HTTP_CLIENT_CA_CERTIFICATE_PEM", ca)))
+            .envs(self.tls.iter().cloned())
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command

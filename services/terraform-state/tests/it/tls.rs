@@ -4,7 +4,11 @@ use std::{io::Read, sync::Arc};
 
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{PrivateKeyDer, ServerName, pem::PemObject},
+};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -22,15 +26,24 @@ struct Secured {
 }
 
 async fn secured() -> Secured {
+    secured_for(None).await
+}
+
+/// One that lets in only clients that show this certificate, if there is one.
+async fn secured_for(client: Option<&Certificate>) -> Secured {
     let certificate = Certificate::new();
     let files = tempfile::tempdir().unwrap();
-    let (chain, key) = (files.path().join("chain.pem"), files.path().join("key.pem"));
-    std::fs::write(&chain, certificate.pem()).unwrap();
-    std::fs::write(&key, certificate.key_pem()).unwrap();
-    let env = [
-        ("BOARD3_TERRAFORM_TLS_CERTIFICATE", chain.to_str().unwrap()),
-        ("BOARD3_TERRAFORM_TLS_KEY", key.to_str().unwrap()),
+    let file = |name: &str, pem: String| {
+        let path = files.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let mut env = vec![
+        ("BOARD3_TERRAFORM_TLS_CERTIFICATE", file("chain.pem", certificate.pem())),
+        ("BOARD3_TERRAFORM_TLS_KEY", file("key.pem", certificate.key_pem())),
     ];
+    env.extend(client.map(|client| ("BOARD3_TERRAFORM_TLS_CLIENT_CA", file("clients.pem", client.pem()))));
+    let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
     Secured {
         world: World::with(&env).await,
         certificate,
@@ -40,13 +53,28 @@ async fn secured() -> Secured {
 
 /// A connection that offers these protocols.
 async fn connected(secured: &Secured, protocols: &[&str]) -> tokio_rustls::client::TlsStream<TcpStream> {
+    connected_as(secured, protocols, None).await
+}
+
+/// One that shows this certificate, if there is one.
+async fn connected_as(
+    secured: &Secured,
+    protocols: &[&str],
+    own: Option<&Certificate>,
+) -> tokio_rustls::client::TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(secured.certificate.der.clone().into()).unwrap();
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match own {
+        None => config.with_no_client_auth(),
+        Some(own) => {
+            let key = PrivateKeyDer::from_pem_slice(own.key_pem().as_bytes()).unwrap();
+            config.with_client_auth_cert(vec![own.der.clone().into()], key).unwrap()
+        }
+    };
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     let stream = TcpStream::connect(secured.world.door()).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
@@ -131,6 +159,41 @@ async fn terraform_works_over_tls_and_http_2() {
         .well();
     assert_eq!(secured.world.versions("team/prod").await, 2);
     assert_eq!(secured.world.number("select count(*) from state_locks").await, 0);
+}
+
+/// What is answered over a connection that was made; nothing where the server ends it.
+async fn answered(mut stream: tokio_rustls::client::TlsStream<TcpStream>, authorization: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let request = format!("GET /v1/states/none HTTP/1.0\r\nhost: board3\r\nauthorization: {authorization}\r\n\r\n");
+    let mut heard = Vec::new();
+    // With TLS 1.3 a client hears only now that its certificate is refused.
+    if stream.write_all(request.as_bytes()).await.is_ok() {
+        let _ = stream.read_to_end(&mut heard).await;
+    }
+    let heard = String::from_utf8_lossy(&heard).into_owned();
+    heard.lines().next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn where_clients_must_show_a_certificate_nobody_comes_in_without_it_or_without_a_credential() {
+    let (ours, strangers) = (Certificate::new(), Certificate::new());
+    let secured = secured_for(Some(&ours)).await;
+    let http = secured.world.http(&WORK);
+    for (own, authorization, first_line) in [
+        (Some(&ours), http.authorization.as_str(), "HTTP/1.0 404 Not Found"),
+        (Some(&ours), "", "HTTP/1.0 401 Unauthorized"),
+        (Some(&strangers), http.authorization.as_str(), ""),
+        (None, http.authorization.as_str(), ""),
+    ] {
+        let stream = connected_as(&secured, &[], own).await;
+        assert_eq!(answered(stream, authorization).await, first_line);
+    }
+    let Some(program) = terraform() else { return };
+    let token = secured.world.token(secured.world.org, &WORK);
+    let (ca, at) = (secured.certificate.pem(), (secured.world.door(), "prod"));
+    let checkout = Checkout::over_mutual_tls(program, at, &token, &ca, &ours).await;
+    assert!(checkout.apply().await.well().contains("1 added"));
+    assert_eq!(secured.world.versions("prod").await, 1);
 }
 
 #[tokio::test]
