@@ -124,8 +124,11 @@ impl Told {
         self.digest.update(part);
     }
 
-    /// Its length and its digest.
-    fn finish(self, told_md5: Option<[u8; 16]>) -> Result<(u64, [u8; 32])> {
+    /// What a whole content is known by, and says of itself when it is read.
+    ///
+    /// # Errors
+    /// INVALID_REQUEST where it is not the one whose MD5 was told, and what reading fails with.
+    fn known(self, told_md5: Option<[u8; 16]>, read: impl FnOnce() -> Result<(Heading, Index)>) -> Result<Known> {
         let md5: [u8; 16] = self.md5.finalize().into();
         if told_md5.is_some_and(|told| told != md5) {
             return Err(Error::violation("content_md5", "is not the content's"));
@@ -133,7 +136,13 @@ impl Told {
         if self.size == 0 {
             return Err(Error::violation("content", "is required"));
         }
-        Ok((self.size, *self.digest.finalize().as_bytes()))
+        let (heading, index) = read()?;
+        Ok(Known {
+            heading,
+            index,
+            size: self.size,
+            digest: *self.digest.finalize().as_bytes(),
+        })
     }
 }
 
@@ -151,14 +160,7 @@ impl Known {
     fn whole(plain: &[u8], told_md5: Option<[u8; 16]>) -> Result<Known> {
         let mut told = Told::default();
         told.push(plain);
-        let (size, digest) = told.finish(told_md5)?;
-        let (heading, index) = heading::read_whole(plain)?;
-        Ok(Known {
-            heading,
-            index,
-            size,
-            digest,
-        })
+        told.known(told_md5, || heading::read_whole(plain))
     }
 }
 
@@ -326,7 +328,6 @@ fn packed(
     told_md5: Option<[u8; 16]>,
 ) -> Result<(Box<Sealed>, Known)> {
     told.push(last.expose_secret());
-    let (size, digest) = told.finish(told_md5)?;
     packing.write_all(last.expose_secret()).map_err(Error::internal)?;
     let mut sealed = sealed(packing).map_err(Error::internal)?;
     let packed = Packed {
@@ -335,13 +336,8 @@ fn packed(
         open: SecretSlice::from(Vec::new()),
         at: 0,
     };
-    let (heading, index) = heading::read(zstd::stream::read::Decoder::new(packed).map_err(Error::internal)?)?;
-    let known = Known {
-        heading,
-        index,
-        size,
-        digest,
-    };
+    let unpacked = zstd::stream::read::Decoder::new(packed).map_err(Error::internal)?;
+    let known = told.known(told_md5, || heading::read(unpacked))?;
     Ok((sealed, known))
 }
 
