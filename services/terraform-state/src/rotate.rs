@@ -17,7 +17,7 @@ use crate::{
     content::{Place, seal::DataKey},
     model::{
         StateId,
-        drift::DriftLogId,
+        drift::{DriftLogId, Side},
         key::{Rotation, Stage},
         version::Version,
     },
@@ -111,7 +111,7 @@ async fn seal(backend: &Backend, tx: &mut Tx, rotation: &mut Rotation) -> Result
     let (key, ring, org) = (backend.ring.current_id(), &backend.ring, tx.org());
     match rotation.stage {
         Stage::Versions => {
-            let after = (rotation.after_state, rotation.after_number);
+            let after = (StateId(rotation.after_state), rotation.after_number);
             let versions = store::key::list_otherwise(tx, key, after, BATCH).await?;
             for (state, version) in &versions {
                 rotate(backend, tx, rotation, *state, version).await?;
@@ -119,24 +119,26 @@ async fn seal(backend: &Backend, tx: &mut Tx, rotation: &mut Rotation) -> Result
             Ok(!versions.is_empty())
         }
         Stage::DriftLogs => {
-            let after = DriftLogId(rotation.after_state.0);
+            let after = DriftLogId(rotation.after_state);
             let logs = store::key::list_logs_otherwise(tx, key, after, BATCH).await?;
             for log in &logs {
-                rotation.after_state = StateId(log.id.0);
-                let values = i64::from(log.before.is_some()) + i64::from(log.after.is_some());
-                let sealed = log.resealed(ring, org);
-                if let Some([before, after]) = counted(rotation, values, sealed) {
-                    store::key::update_log(tx, log, before, after).await?;
-                }
+                rotation.after_state = log.id.0;
+                // A side that does not open keeps its key, and does not hold the other back.
+                let [before, after] = [(Side::Before, &log.before), (Side::After, &log.after)].map(|(side, kept)| {
+                    let sealed = log.resealed(ring, org, side)?;
+                    counted(rotation, sealed).or_else(|| kept.clone())
+                });
+                store::key::update_log(tx, log, before, after).await?;
             }
             Ok(!logs.is_empty())
         }
         Stage::DriftViews => {
             let place = i32::try_from(rotation.after_number).map_err(Error::internal)?;
-            let rows = store::key::list_views_otherwise(tx, key, (rotation.after_state, place), BATCH).await?;
+            let after = (StateId(rotation.after_state), place);
+            let rows = store::key::list_views_otherwise(tx, key, after, BATCH).await?;
             for row in &rows {
-                (rotation.after_state, rotation.after_number) = (row.state_id, i64::from(row.place));
-                if let Some(sealed) = counted(rotation, 1, row.resealed(ring)) {
+                (rotation.after_state, rotation.after_number) = (row.state_id.0, i64::from(row.place));
+                if let Some(sealed) = counted(rotation, row.resealed(ring)) {
                     store::key::update_view(tx, row, sealed).await?;
                 }
             }
@@ -145,16 +147,16 @@ async fn seal(backend: &Backend, tx: &mut Tx, rotation: &mut Rotation) -> Result
     }
 }
 
-/// What values of drift are to be from now on; where they do not open, they keep their key.
-fn counted<T>(rotation: &mut Rotation, values: i64, sealed: Result<T>) -> Option<T> {
+/// What a value of drift is to be from now on; one that does not open keeps its key.
+fn counted(rotation: &mut Rotation, sealed: Result<Vec<u8>>) -> Option<Vec<u8>> {
     match sealed {
         Ok(sealed) => {
-            rotation.done_values += values;
+            rotation.done_values += 1;
             Some(sealed)
         }
         Err(error) => {
             tracing::warn!(?error, "a value of drift keeps its key");
-            rotation.failed_values += values;
+            rotation.failed_values += 1;
             None
         }
     }
@@ -167,7 +169,7 @@ async fn rotate(
     state: StateId,
     version: &Version,
 ) -> Result<()> {
-    (rotation.after_state, rotation.after_number) = (state, version.number);
+    (rotation.after_state, rotation.after_number) = (state.0, version.number);
     let place = Place {
         org: tx.org(),
         state,

@@ -12,7 +12,7 @@ use kit::db::About;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{StateId, stored_enum};
+use super::stored_enum;
 use crate::schema::{key_rotations, sql_types::RotationStageEnum};
 
 kit::id! {
@@ -59,7 +59,7 @@ pub struct Rotation {
     /// The row after which it goes on: its organization,
     pub after_org: Uuid,
     /// its state, or a drift log's id,
-    pub after_state: StateId,
+    pub after_state: Uuid,
     /// and a version's number, or a place in a view.
     pub after_number: i64,
     /// When it was asked for.
@@ -92,7 +92,7 @@ impl Rotation {
 
     fn begin(&mut self, stage: Stage) {
         self.stage = stage;
-        (self.after_state, self.after_number) = (StateId(Uuid::nil()), 0);
+        (self.after_state, self.after_number) = (Uuid::nil(), 0);
     }
 }
 

@@ -192,20 +192,17 @@ pub(crate) struct SealedLog {
 }
 
 impl SealedLog {
-    /// Both values, sealed by the ring's current key.
+    /// The value of a side, sealed by the ring's current key; nothing where there is none.
     ///
     /// # Errors
     /// As [`ViewRow::values`].
-    pub(crate) fn resealed(&self, ring: &KeyRing, org: OrgId) -> Result<[Option<Vec<u8>>; 2]> {
-        let side = |sealed: &Option<Vec<u8>>, side: Side| {
-            let place = place(org, self.state_id, self.id, side);
-            let failed = |error| unopened("drift_log", self.id.to_string(), error);
-            let sealed = sealed.as_deref();
-            sealed
-                .map(|sealed| resealed(ring, sealed, &place).map_err(failed))
-                .transpose()
+    pub(crate) fn resealed(&self, ring: &KeyRing, org: OrgId, side: Side) -> Option<Result<Vec<u8>>> {
+        let sealed = match side {
+            Side::Before => self.before.as_deref()?,
+            Side::After => self.after.as_deref()?,
         };
-        Ok([side(&self.before, Side::Before)?, side(&self.after, Side::After)?])
+        let place = place(org, self.state_id, self.id, side);
+        Some(resealed(ring, sealed, &place).map_err(|error| unopened("drift_log", self.id.to_string(), error)))
     }
 }
 
